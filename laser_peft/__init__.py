@@ -1,0 +1,14 @@
+"""Bi-Tuning for Hugging Face PEFT: any frozen causal LM becomes a sequential recommender."""
+
+from .collaborative import SASRecConfig, SASRecModel
+from .tuner import BiTuningConfig, BiTuningModel, BiTuningOutput
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BiTuningConfig",
+    "BiTuningModel",
+    "BiTuningOutput",
+    "SASRecConfig",
+    "SASRecModel",
+]

@@ -1,0 +1,46 @@
+"""The two terms of the training loss, as functions of tensors.
+
+Axes: B users, N items, E experts, R recommendation width.
+Follows arXiv 2409.01605: next-item softmax over the catalogue plus the router's balance term.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def catalogue_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean softmax cross-entropy of the next item against the whole catalogue.
+
+    Args:
+        scores: ``(B, N)`` float; column ``j`` scores item id ``j + 1``.
+        labels: ``(B,)`` int64 item ids in ``1..N`` (0 is padding and never a label).
+
+    Returns:
+        Scalar float32, in nats.
+    """
+    return F.cross_entropy(scores.float(), labels - 1)
+
+
+def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
+    """Asks the router to spread users over the experts: ``E * sum_e f_e * P_e`` (Switch form).
+
+    ``f_e`` is the share of all choices that fell on expert ``e`` and ``P_e`` its mean
+    probability. The value is 1 when both are uniform and ``E`` when one expert takes everything;
+    only ``P_e`` carries gradient.
+
+    Args:
+        router_probs: ``(B, E)`` float, each row summing to one.
+        router_chosen: ``(B, E)`` bool, True where the expert was among the user's top k.
+
+    Returns:
+        Scalar float.
+
+    Example:
+        >>> import torch
+        >>> probs = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+        >>> router_balance_loss(probs, probs > 0.5).item()  # 2 * (0.5 * 0.5 + 0.5 * 0.5)
+        1.0
+    """
+    chosen = router_chosen.to(router_probs.dtype)
+    share = chosen.sum(0) / chosen.sum().clamp(min=1)
+    return router_probs.size(1) * (share * router_probs.mean(0)).sum()

@@ -1,0 +1,59 @@
+"""The frozen ID encoder that an adapter reads, rebuilt by ``model_type`` through Auto classes.
+
+Axes: B users, L items in a history, N items in the catalogue, C collaborative width.
+"""
+
+import torch
+from peft.utils.integrations import skip_init_on_device
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from .config import BiTuningConfig
+
+
+class FrozenEncoder(nn.Module):
+    """Holds an encoder in eval mode and without gradients, whatever its parents do."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "FrozenEncoder":
+        """Sets the mode of this module only; the held model stays in eval mode."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(self, item_ids: Tensor, item_mask: Tensor) -> Tensor:
+        """Encodes ``(B, L)`` item ids and their ``(B, L)`` mask to ``(B, L, C)`` states."""
+        return self.model(input_ids=item_ids, attention_mask=item_mask).last_hidden_state
+
+    def item_vectors(self) -> Tensor:
+        """Returns the ``(N, C)`` vectors of items ``1..N``."""
+        return self.model.get_input_embeddings().weight[1:]
+
+
+def load_encoder(config: BiTuningConfig) -> PreTrainedModel | None:
+    """Loads the encoder of a new adapter, or builds a saved one's, to be filled from its file.
+
+    Returns:
+        The encoder in float32, or None for an adapter without one.
+
+    Raises:
+        ValueError: if the encoder has no item table.
+    """
+    if config.collaborative_encoder_config is not None:
+        sizes = dict(config.collaborative_encoder_config)
+        return AutoModel.from_config(AutoConfig.for_model(sizes.pop("model_type"), **sizes))
+    if config.collaborative_encoder is None:
+        return None
+    # On a meta device its weights would stay empty: they come from its own file.
+    encoder = skip_init_on_device(AutoModel.from_pretrained)(
+        config.collaborative_encoder, dtype=torch.float32
+    )
+    if not isinstance(encoder.get_input_embeddings(), nn.Embedding):
+        raise ValueError(
+            f"the collaborative encoder {config.collaborative_encoder!r} has no item table: "
+            "get_input_embeddings() must return an nn.Embedding with a row per item"
+        )
+    return encoder

@@ -1,0 +1,28 @@
+"""What a Bi-Tuning model returns.
+
+Axes: B users, N items in the catalogue, E experts, R recommendation width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class BiTuningOutput(ModelOutput):
+    """What the model returns for a batch of users.
+
+    Args:
+        loss: scalar, next-item cross-entropy plus the weighted router balance; with ``labels``.
+        user_vectors: ``(B, R)`` float.
+        logits: ``(B, N)`` float, column ``j`` scores item id ``j + 1``; with ``return_logits``.
+        router_probs: ``(B, E)`` float, each row sums to one.
+        aux_loss: scalar, the router balance term before its weight.
+    """
+
+    loss: Tensor | None = None
+    user_vectors: Tensor | None = None
+    logits: Tensor | None = None
+    router_probs: Tensor | None = None
+    aux_loss: Tensor | None = None
