@@ -13,6 +13,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.integrations import init_empty_weights
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
 from laser_peft.masking import newest_state
@@ -156,20 +157,11 @@ class BiTuningModel(BaseTuner):
             )
         return encoder.item_vectors()
 
-    def collaborative_vectors(self, history: Tensor, history_mask: Tensor | None = None) -> Tensor:
-        """Returns what the frozen encoder alone makes of each history, to compare with.
-
-        Args:
-            history: ``(B, L)`` int64 item ids, oldest first, 0 = padding.
-            history_mask: ``(B, L)``, nonzero where an item is real. None: where id is not 0.
-
-        Returns:
-            ``(B, C)`` float user vectors; zero for an empty history.
-        """
-        states, mask = self._collaborative_states(
-            self.item_vectors(), history, history_mask, history_states=None
-        )
-        return newest_state(states, mask)
+    @property
+    def collaborative_encoder(self) -> PreTrainedModel | None:
+        """The frozen encoder of the active adapter, None if it has none."""
+        encoder = self._encoder()
+        return None if encoder is None else encoder.model
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates with the bare LM; only while adapters are disabled.
@@ -194,7 +186,7 @@ class BiTuningModel(BaseTuner):
 
     def _collaborative_states(
         self,
-        like: Tensor,
+        text: Tensor,
         history: Tensor | None,
         history_mask: Tensor | None,
         history_states: Tensor | None,
@@ -219,9 +211,8 @@ class BiTuningModel(BaseTuner):
             states = encoder(history, mask if history_mask is None else history_mask.bool())
         else:
             config = self.peft_config[self.active_adapters[0]]
-            rows = like.size(0) if history is None else history.size(0)
-            states = like.new_zeros(rows, 0, config.collaborative_dim)
-            return states, torch.zeros(rows, 0, dtype=torch.bool, device=like.device)
+            states = text.new_zeros(text.size(0), 0, config.collaborative_dim)
+            return states, torch.zeros(states.shape[:2], dtype=torch.bool, device=text.device)
         return states, mask if history_mask is None else history_mask.bool()
 
     def _check_length(self, num_text_tokens: int, config: BiTuningConfig) -> None:

@@ -1,0 +1,17 @@
+"""Raw logs and item texts in, padded batches out."""
+
+from .catalogue import Catalogue
+from .collator import PaddingCollator
+from .interactions import read_interactions
+from .prompts import PromptBuilder
+from .sequences import Histories, LeaveOneOut, leave_one_out
+
+__all__ = [
+    "Catalogue",
+    "Histories",
+    "LeaveOneOut",
+    "PaddingCollator",
+    "PromptBuilder",
+    "leave_one_out",
+    "read_interactions",
+]

@@ -1,0 +1,103 @@
+"""One history per user, and the leave-one-out split of it.
+
+Leave-one-out: a user's last item is the test target, the one before it the validation target, the
+rest is for training. The test history includes the validation item.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from .catalogue import Catalogue
+from .interactions import ITEM, USER
+
+
+class Histories(Sequence[np.ndarray]):
+    """Ragged histories of dense item ids, oldest first, in one flat array.
+
+    Args:
+        items: ``(events,)`` int64 dense ids, user after user.
+        offsets: ``(users + 1,)`` int64; user ``u`` owns ``items[offsets[u]:offsets[u + 1]]``.
+        user_ids: the users' own ids.
+    """
+
+    def __init__(self, items: np.ndarray, offsets: np.ndarray, user_ids: Sequence[str]) -> None:
+        self.items = items
+        self.offsets = offsets
+        self.user_ids = user_ids
+
+    @classmethod
+    def from_interactions(cls, interactions: pl.DataFrame, catalogue: Catalogue) -> "Histories":
+        """Groups what :func:`.interactions.read_interactions` returned.
+
+        Raises:
+            ValueError: if the log names an item that the catalogue does not have.
+        """
+        items = np.asarray(catalogue.dense_ids(interactions[ITEM].to_list()), dtype=np.int64)
+        users = interactions[USER].rle().struct.unnest()
+        offsets = np.concatenate([[0], users["len"].to_numpy().cumsum()]).astype(np.int64)
+        return cls(items, offsets, users["value"].to_list())
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, user: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= user < len(self):
+            raise IndexError(f"user {user} of {len(self)}")
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[user] for user in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Example:
+    """What was known of a user, and what came next."""
+
+    history: np.ndarray  # (L,) int64 dense ids, oldest first
+    target: int  # dense id
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Examples by split; users with fewer than three events train only."""
+
+    train_histories: list[np.ndarray]  # one a user, without the held-out items
+    validation: list[Example]
+    test: list[Example]
+
+    def training_examples(self, *, every_prefix: bool) -> list[Example]:
+        """Returns what to learn from.
+
+        Args:
+            every_prefix: one example for every item that follows another; else one a user, the
+                last item of the training part.
+        """
+        return [
+            Example(history[:place], int(history[place]))
+            for history in self.train_histories
+            for place in range(1 if every_prefix else max(len(history) - 1, 1), len(history))
+        ]
+
+
+def leave_one_out(histories: Histories) -> LeaveOneOut:
+    """Splits every user's history.
+
+    Raises:
+        ValueError: if no user has three events or more.
+    """
+    train, validation, test = [], [], []
+    for history in histories:
+        if len(history) < 3:
+            train.append(history)
+            continue
+        train.append(history[:-2])
+        validation.append(Example(history[:-2], int(history[-2])))
+        test.append(Example(history[:-1], int(history[-1])))
+    if not test:
+        raise ValueError(
+            f"leave-one-out needs users with at least 3 events, and none of {len(histories)} has"
+        )
+    return LeaveOneOut(train, validation, test)

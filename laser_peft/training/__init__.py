@@ -1,0 +1,18 @@
+"""Training on transformers' Trainer: the SASRec first, then the adapter that reads it."""
+
+from .datasets import HistoryDataset, NextItemDataset, PromptDataset
+from .laser import LaserSettings, train_laser
+from .ranking_trainer import RankingTrainer, rank_dataset
+from .sasrec import SASRecSettings, train_sasrec
+
+__all__ = [
+    "HistoryDataset",
+    "LaserSettings",
+    "NextItemDataset",
+    "PromptDataset",
+    "RankingTrainer",
+    "SASRecSettings",
+    "rank_dataset",
+    "train_laser",
+    "train_sasrec",
+]

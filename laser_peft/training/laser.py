@@ -1,0 +1,115 @@
+"""Trains a Bi-Tuning adapter on a frozen language model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from peft import PeftModel
+from transformers import TrainingArguments, set_seed
+
+from laser_peft.data import LeaveOneOut, PromptBuilder
+
+from .datasets import PromptDataset
+from .ranking_trainer import RankingTrainer, by_length
+
+
+@dataclass(frozen=True)
+class LaserSettings:
+    """How to train an adapter.
+
+    Args:
+        epochs: passes over the training examples.
+        every_prefix: one example for every item that follows another; else one a user.
+        batch_size: examples a step.
+        learning_rate: of AdamW at its highest; warms up over 5 % of the steps, then falls
+            linearly to zero.
+        weight_decay: of AdamW.
+        validation_users: users, drawn once, on whom the best step is chosen; 0 for all.
+        evaluations_per_epoch: how often validation is measured.
+        bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
+    """
+
+    epochs: int = 3
+    every_prefix: bool = False
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    validation_users: int = 2000
+    evaluations_per_epoch: int = 2
+    bf16: bool = False
+
+
+def train_laser(
+    model: PeftModel,
+    split: LeaveOneOut,
+    prompts: PromptBuilder,
+    output_dir: str | Path,
+    settings: LaserSettings,
+    *,
+    max_items: int,
+    seed: int = 0,
+    resume_from_checkpoint: str | None = None,
+) -> None:
+    """Trains the active adapter in place and leaves it at its best by validation NDCG@10.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter that has a collaborative encoder.
+        split: what to learn from; test examples are not read.
+        prompts: says histories in tokens.
+        output_dir: folder of the Trainer's checkpoints.
+        settings: schedule.
+        max_items: longest history of the encoder in items.
+        seed: of the order of examples, dropout and the validation users.
+        resume_from_checkpoint: a checkpoint folder of an interrupted run.
+
+    Raises:
+        ValueError: if no user has two training items.
+    """
+    examples = split.training_examples(every_prefix=settings.every_prefix)
+    if not examples:
+        raise ValueError("no user has two training items: there is no next item to learn from")
+    validation = split.validation
+    if 0 < settings.validation_users < len(validation):
+        drawn = np.random.default_rng(seed).choice(
+            len(validation), settings.validation_users, replace=False
+        )
+        validation = [validation[user] for user in drawn]
+    steps_per_epoch = -(-len(examples) // settings.batch_size)
+    every = max(steps_per_epoch // settings.evaluations_per_epoch, 1)
+
+    set_seed(seed)
+    args = TrainingArguments(
+        str(output_dir),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        warmup_steps=round(0.05 * steps_per_epoch * settings.epochs),
+        bf16=settings.bf16,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        logging_steps=max(every // 10, 1),
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="unmasked_ndcg@10",
+        greater_is_better=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        seed=seed,
+    )
+    trainer = RankingTrainer(
+        model,
+        args,
+        train_dataset=PromptDataset(examples, prompts, max_items=max_items),
+        eval_dataset=by_length(
+            PromptDataset(validation, prompts, max_items=max_items, ranked=True)
+        ),
+    )
+    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+    model.eval()
