@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from laser_peft.data import LeaveOneOut, PromptBuilder
 
 from .datasets import PromptDataset
-from .ranking_trainer import RankingTrainer, by_length
+from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, by_length, ranking_arguments
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def train_laser(
     every = max(steps_per_epoch // settings.evaluations_per_epoch, 1)
 
     set_seed(seed)
-    args = TrainingArguments(
-        str(output_dir),
+    args = ranking_arguments(
+        output_dir,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
@@ -94,14 +94,8 @@ def train_laser(
         save_strategy="steps",
         save_steps=every,
         logging_steps=max(every // 10, 1),
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="unmasked_ndcg@10",
-        greater_is_better=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to="none",
         seed=seed,
+        **best_checkpoint_arguments(),
     )
     trainer = RankingTrainer(
         model,

@@ -5,6 +5,7 @@ and, with ``labels``, a ``loss`` that is a mean.
 """
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,28 @@ def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
         f"{protocol}_{name}": value
         for column, protocol in enumerate(PROTOCOLS)
         for name, value in summarise(prediction.predictions[:, column]).items()
+    }
+
+
+def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArguments:
+    """Returns the Trainer's arguments with what every run of ours has in common."""
+    return TrainingArguments(
+        str(output_dir),
+        remove_unused_columns=False,  # `seen` is no argument of a model's forward
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+        **arguments,
+    )
+
+
+def best_checkpoint_arguments() -> dict[str, Any]:
+    """Returns the arguments that keep the newest checkpoint and go back to the best one."""
+    return {
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "unmasked_ndcg@10",
+        "greater_is_better": True,
     }
 
 
@@ -81,13 +104,7 @@ def rank_dataset(model: nn.Module, dataset: Dataset, *, batch_size: int) -> np.n
     """
     ordered = by_length(dataset)
     with tempfile.TemporaryDirectory() as folder:
-        args = TrainingArguments(
-            folder,
-            per_device_eval_batch_size=batch_size,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-        )
+        args = ranking_arguments(folder, per_device_eval_batch_size=batch_size)
         predictions = RankingTrainer(model, args).predict(ordered).predictions
     ranks = np.empty_like(predictions)
     ranks[ordered.indices] = predictions

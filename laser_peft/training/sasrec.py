@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
 from laser_peft.data import LeaveOneOut
 
 from .datasets import HistoryDataset, NextItemDataset
-from .ranking_trainer import RankingTrainer
+from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def train_sasrec(
             dropout=settings.dropout,
         )
     )
-    args = TrainingArguments(
-        str(output_dir),
+    args = ranking_arguments(
+        output_dir,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=256,
@@ -83,14 +83,8 @@ def train_sasrec(
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="unmasked_ndcg@10",
-        greater_is_better=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to="none",
         seed=seed,
+        **best_checkpoint_arguments(),
     )
     trainer = RankingTrainer(
         model,

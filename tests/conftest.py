@@ -1,0 +1,118 @@
+"""Tiny random models of the real classes, made on the spot. Sizes are distinct primes or so."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from laser_peft import SASRecConfig, SASRecModel
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+NUM_ITEMS = 23
+VOCABULARY = 97
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def make_lm(family: str, vocabulary: int = VOCABULARY) -> PreTrainedModel:
+    torch.manual_seed(1)
+    if family == "llama":
+        config = LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=32,
+            intermediate_size=43,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=256,
+        )
+        return LlamaForCausalLM(config).eval()
+    config = GPT2Config(
+        vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=256, n_inner=43
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def lm(request) -> PreTrainedModel:
+    return make_lm(request.param)
+
+
+@pytest.fixture
+def llama() -> PreTrainedModel:
+    return make_lm("llama")
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory) -> str:
+    torch.manual_seed(2)
+    encoder = SASRecModel(SASRecConfig(num_items=NUM_ITEMS, hidden_size=16, dropout=0.2))
+    # Trained tables are far from their initial scale; scores must not be all alike.
+    torch.nn.init.normal_(encoder.item_embeddings.weight[1:])
+    folder = tmp_path_factory.mktemp("encoder")
+    encoder.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory) -> Path:
+    """A log of 30 users over 23 items, with item texts; some attributes are missing."""
+    folder = tmp_path_factory.mktemp("shop")
+    generator = torch.Generator().manual_seed(3)
+    with gzip.open(folder / "interactions.csv.gz", "wt") as log:
+        log.write("user_id,item_id,timestamp\n")
+        for user in range(30):
+            order = torch.randperm(NUM_ITEMS, generator=generator)[: 3 + user % 7].tolist()
+            for time, item in enumerate(order):
+                log.write(f"u{user},i{item},{1000 + time // 2}\n")
+    with (folder / "items.jsonl").open("w") as items:
+        for item in range(NUM_ITEMS):
+            row = {
+                "item_id": f"i{item}",
+                "title": f"Thing number {item}",
+                "brand": ["Alba", "Borun", ""][item % 3],
+                "categories": ["Tools", f"Kind {item % 5}"] if item % 4 else [],
+            }
+            items.write(json.dumps(row) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["Thing number 1 (brand: Alba; category: Tools)\n2."], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+@pytest.fixture(scope="session")
+def lm_folder(tmp_path_factory, tokenizer) -> str:
+    folder = tmp_path_factory.mktemp("lm")
+    make_lm("llama", vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

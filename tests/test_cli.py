@@ -1,0 +1,128 @@
+"""The main job end to end, on a tiny shop, through the command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import NUM_ITEMS
+from typer.testing import CliRunner
+
+from laser_peft.cli import app
+from laser_peft.recommender import LaserRecommender
+
+SHORT = ["--epochs", "1", "--sasrec-epochs", "2", "--batch-size", "8", "--max-tokens", "200"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train_arguments(shop, lm_folder, output):
+    inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
+    return ["train", *inputs, "--llm", lm_folder, "--output", output, *SHORT]
+
+
+@pytest.fixture(scope="module")
+def trained(shop, lm_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "shop"
+    result = run(*train_arguments(shop, lm_folder, output))
+    assert result.exit_code == 0, result.output
+    return output, result.output
+
+
+def test_train_prints_both_protocols_and_leaves_a_run_that_says_everything(trained):
+    output, printed = trained
+    assert "unmasked" in printed
+    assert "masked ndcg@10: laser - sasrec" in printed
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["users"] == 30
+    for model in ("sasrec", "laser"):
+        for protocol in ("unmasked", "masked"):
+            values = metrics["models"][model][protocol]
+            assert set(values) == {f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in (5, 10, 20)}
+            assert 0 <= values["ndcg@10"] <= values["hr@10"] <= 1
+    told = json.loads((output / "run.json").read_text())
+    assert told["data"]["users"] == 30
+    assert told["data"]["items"] == NUM_ITEMS
+    assert told["settings"]["laser"]["epochs"] == 1
+    assert told["versions"]["peft"].startswith("0.21")
+
+
+def test_evaluate_repeats_the_table_of_training(trained, shop):
+    output, printed = trained
+    result = run("evaluate", output / "recommender", "--interactions", shop / "interactions.csv.gz")
+    assert result.exit_code == 0, result.output
+    table = printed[: printed.index("Time:")].strip()
+    assert table in result.output
+
+
+def test_recommend_in_a_new_process_and_another_directory(trained, tmp_path):
+    output, _ = trained
+    command = [sys.executable, "-m", "laser_peft", "recommend", str(output / "recommender")]
+    environment = os.environ | {"COLUMNS": "100"}
+    done = subprocess.run(
+        [*command, "i1", "i2"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "Thing number" in line]
+    assert len(lines) == 10
+    expected = LaserRecommender.from_pretrained(output / "recommender").recommend(["i1", "i2"])
+    assert all(item.title in line for item, line in zip(expected, lines, strict=True))
+
+
+def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
+    output, _ = trained
+    before = json.loads((output / "metrics.json").read_text())
+    result = run(*train_arguments(shop, lm_folder, output), "--resume")
+    assert result.exit_code == 0, result.output
+    after = json.loads((output / "metrics.json").read_text())
+    assert after["models"] == before["models"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "is not empty; choose another folder, or resume"),
+        (["--resume", "--seed", "5"], "has other settings: seed changed"),
+    ],
+)
+def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, message):
+    output, _ = trained
+    result = run(*train_arguments(shop, lm_folder, output), *change)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--user-column", "who"], "has no column 'who'; it has 'user_id', 'item_id'"),
+        (["--experts", "2", "--experts-per-user", "3"], "must be at most num_experts"),
+        (["--max-tokens", "20"], "max_tokens (20) must hold the instruction"),
+        (["--items", "nowhere.jsonl"], "no such file: nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(shop, lm_folder, tmp_path, change, message):
+    output = tmp_path / "run"
+    result = run(*train_arguments(shop, lm_folder, output), *change)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("laser-peft: ")
+    assert not output.exists()
+
+
+def test_recommend_says_what_is_wrong(trained, tmp_path):
+    output, _ = trained
+    unknown = run("recommend", output / "recommender", "i1", "nothing")
+    assert unknown.exit_code == 2
+    assert "1 of 2 items are not in the catalogue of 23: ['nothing']" in unknown.stderr
+    nowhere = run("recommend", tmp_path / "nowhere", "i1")
+    assert nowhere.exit_code == 2
+    assert "there is no folder" in nowhere.stderr
