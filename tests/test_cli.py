@@ -54,7 +54,7 @@ def test_evaluate_repeats_the_table_of_training(trained, shop):
     output, printed = trained
     result = run("evaluate", output / "recommender", "--interactions", shop / "interactions.csv.gz")
     assert result.exit_code == 0, result.output
-    table = printed[: printed.index("Time:")].strip()
+    table = printed[printed.index("Test, 30 users") : printed.index("Time:")].strip()
     assert table in result.output
 
 

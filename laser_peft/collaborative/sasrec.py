@@ -210,8 +210,7 @@ class SASRecModel(PreTrainedModel):
         loss = None
         if labels is not None:
             chosen = labels != IGNORE_INDEX
-            scores = states[chosen] @ self.item_vectors().T  # (real positions, N)
-            loss = catalogue_cross_entropy(scores, labels[chosen])
+            loss = catalogue_cross_entropy(states[chosen], self.item_vectors(), labels[chosen])
         return SASRecOutput(
             loss=loss, last_hidden_state=states, user_vectors=newest_state(states, real)
         )

@@ -54,7 +54,7 @@ def read_interactions(
         count = frame.select(bad.sum()).item()
         if count:
             wanted = "a number" if to == TIME else "filled"
-            shown = first_rows(raw.select(columns), frame.select(bad).to_series())
+            shown = first_rows(raw.select(*columns), frame.select(bad).to_series())
             raise ValueError(
                 f"{Path(path).name}: column {name!r} must be {wanted}, and is not in {count} of "
                 f"{frame.height} rows; the first: {shown}"

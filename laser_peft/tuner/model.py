@@ -131,14 +131,16 @@ class BiTuningModel(BaseTuner):
         loss = logits = None
         if labels is not None or return_logits:
             catalogue = self.item_vectors() if item_vectors is None else item_vectors
-            logits = user_vectors @ catalogue.T / config.temperature
-        if labels is not None:
-            loss = catalogue_cross_entropy(logits, labels)
-            loss = loss + config.router_balance_weight * aux_loss
+            scaled = user_vectors / config.temperature
+            if return_logits:
+                logits = scaled @ catalogue.T
+            if labels is not None:
+                loss = catalogue_cross_entropy(scaled, catalogue, labels)
+                loss = loss + config.router_balance_weight * aux_loss
         return BiTuningOutput(
             loss=loss,
             user_vectors=user_vectors,
-            logits=logits if return_logits else None,
+            logits=logits,
             router_probs=condensed.router_probs,
             aux_loss=aux_loss,
         )

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from laser_peft.losses import ROWS_AT_A_TIME, catalogue_cross_entropy
+
+N, R = 31, 7
+
+
+@pytest.mark.parametrize("users", [1, 5, ROWS_AT_A_TIME + 3])
+@pytest.mark.parametrize("trainable_items", [False, True])
+def test_chunked_loss_and_gradients_equal_the_plain_ones(users, trainable_items):
+    vectors = torch.randn(users, R, requires_grad=True)
+    table = torch.randn(N + 1, R, requires_grad=trainable_items)
+    labels = torch.randint(1, N + 1, (users,))
+
+    def value_and_gradients(loss):
+        wanted = [vectors, table] if trainable_items else [vectors]
+        return [loss, *torch.autograd.grad(loss, wanted)]
+
+    plain = torch.nn.functional.cross_entropy(vectors @ table[1:].T, labels - 1)
+    chunked = catalogue_cross_entropy(vectors, table[1:], labels)
+    torch.testing.assert_close(value_and_gradients(chunked), value_and_gradients(plain))
+    with torch.no_grad():
+        torch.testing.assert_close(catalogue_cross_entropy(vectors, table[1:], labels), plain)
+
+
+def test_loss_of_half_precision_vectors_is_float32():
+    vectors = torch.randn(3, R, dtype=torch.bfloat16, requires_grad=True)
+    loss = catalogue_cross_entropy(vectors, torch.randn(N, R), torch.tensor([1, 2, N]))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert vectors.grad.dtype == torch.bfloat16
