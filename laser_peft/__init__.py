@@ -1,6 +1,7 @@
 """Bi-Tuning for Hugging Face PEFT: any frozen causal LM becomes a sequential recommender."""
 
 from .collaborative import SASRecConfig, SASRecModel
+from .recommender import LaserRecommender, Recommendation
 from .tuner import BiTuningConfig, BiTuningModel, BiTuningOutput
 
 __version__ = "0.1.0.dev0"
@@ -9,6 +10,8 @@ __all__ = [
     "BiTuningConfig",
     "BiTuningModel",
     "BiTuningOutput",
+    "LaserRecommender",
+    "Recommendation",
     "SASRecConfig",
     "SASRecModel",
 ]

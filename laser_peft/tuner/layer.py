@@ -81,6 +81,11 @@ class BiTuningAdapter(nn.Module):
         embedding_scale: float,
     ) -> None:
         super().__init__()
+        assert config.collaborative_dim is not None, "the configuration is not resolved"
+        assert config.recommendation_dim is not None
+        assert config.m_former_hidden_size is not None
+        assert config.m_former_num_heads is not None
+        assert config.m_former_intermediate_size is not None
         self.m_former = MFormer(
             num_prefix_tokens=config.num_prefix_tokens,
             collaborative_dim=config.collaborative_dim,

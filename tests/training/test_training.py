@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from laser_peft import BiTuningConfig, SASRecConfig, SASRecModel
+from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
+from laser_peft.data.sequences import Example
+from laser_peft.training import (
+    HistoryDataset,
+    LaserSettings,
+    NextItemDataset,
+    PromptDataset,
+    SASRecSettings,
+    rank_dataset,
+    train_laser,
+    train_sasrec,
+)
+
+
+@pytest.fixture(scope="module")
+def split(shop):
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    log = read_interactions(shop / "interactions.csv.gz")
+    return leave_one_out(Histories.from_interactions(log, catalogue))
+
+
+@pytest.fixture(scope="module")
+def prompts(shop, tokenizer):
+    return PromptBuilder(tokenizer, Catalogue.read(shop / "items.jsonl"), max_tokens=200)
+
+
+def test_the_encoder_never_sees_what_is_held_out(split):
+    dataset = NextItemDataset(split.train_histories, max_items=4)
+    rows = {tuple(row["labels"]) for row in dataset}
+    by_user = [h for h in split.train_histories if len(h) > 1]
+    assert rows == {tuple(history[1:][-4:]) for history in by_user}
+    for row in dataset:
+        assert len(row["input_ids"]) == len(row["labels"]) <= 4
+        np.testing.assert_array_equal(row["input_ids"][1:], row["labels"][:-1])
+
+
+def test_the_target_is_in_the_labels_and_nowhere_else(prompts):
+    history, target = np.array([3, 1, 2]), 9
+    columns = PromptDataset([Example(history, target)], prompts, max_items=2, ranked=True)[0]
+    other = PromptDataset([Example(history, 8)], prompts, max_items=2, ranked=True)[0]
+    assert (columns.pop("labels"), other.pop("labels")) == (9, 8)
+    assert columns["input_ids"] == other["input_ids"] == prompts([3, 1, 2])
+    assert columns["history"].tolist() == [1, 2]
+    assert columns["seen"].tolist() == [3, 1, 2]
+
+
+def test_ranks_come_back_in_the_order_of_the_users(split):
+    sasrec = SASRecModel(SASRecConfig(num_items=23, hidden_size=8)).eval()
+    dataset = HistoryDataset(split.test, max_items=50)
+    ranks = rank_dataset(sasrec, dataset, batch_size=7)
+    for user, example in enumerate(split.test):
+        with torch.no_grad():
+            vector = sasrec(torch.tensor(example.history)[None]).user_vectors
+        scores = (vector @ sasrec.item_vectors().T)[0]
+        better = int((scores > scores[example.target - 1]).sum())
+        assert ranks[user, 0] == better
+
+
+def learn(split, folder, **settings):
+    return train_sasrec(split, 23, folder, SASRecSettings(hidden_size=8, epochs=3, **settings))
+
+
+def test_sasrec_training_is_repeatable_and_learns(split, tmp_path):
+    first, second = learn(split, tmp_path / "a"), learn(split, tmp_path / "b")
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not first.training
+    data = NextItemDataset(split.train_histories, 50)
+    fresh = SASRecModel(first.config).eval()
+
+    def loss(model):
+        with torch.no_grad():
+            return np.mean(
+                [
+                    model(
+                        torch.tensor(row["input_ids"])[None],
+                        labels=torch.tensor(row["labels"])[None],
+                    ).loss.item()
+                    for row in data
+                ]
+            )
+
+    assert loss(first) < loss(fresh)
+
+
+@pytest.fixture
+def model(lm_folder, encoder_folder):
+    torch.manual_seed(0)
+    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    return get_peft_model(
+        llm, BiTuningConfig(collaborative_encoder=encoder_folder, num_prefix_tokens=3)
+    )
+
+
+def test_adapter_training_overfits_a_handful_of_users(model, split, prompts, tmp_path):
+    few = type(split)(split.train_histories[6:7] * 8, split.validation[6:7], split.test[6:7])
+    example = few.training_examples(every_prefix=False)[0]
+
+    def rank():
+        dataset = PromptDataset([example], prompts, max_items=50, ranked=True)
+        return rank_dataset(model, dataset, batch_size=1)[0, 0]
+
+    before = rank()
+    settings = LaserSettings(epochs=30, batch_size=8, learning_rate=3e-3, evaluations_per_epoch=1)
+    train_laser(model, few, prompts, tmp_path, settings, max_items=50)
+    assert rank() < before
+
+
+def test_users_with_a_single_item_teach_nothing(model, split, prompts, tmp_path):
+    short = type(split)([np.array([3])], split.validation, split.test)
+    with pytest.raises(ValueError, match="no user has two training items"):
+        train_laser(model, short, prompts, tmp_path, LaserSettings(), max_items=50)
