@@ -78,8 +78,12 @@ def train(
         bool, typer.Option(help="Start from the SASRec's own user vector and learn a correction.")
     ] = True,
     max_tokens: Annotated[
-        int, typer.Option(help="Longest prompt; the oldest items are dropped, always whole.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            help="Longest prompt; the oldest items are dropped, always whole. "
+            "Default: 512, or what the language model has room for."
+        ),
+    ] = None,
     max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable on one machine.")] = 0,
@@ -90,7 +94,6 @@ def train(
     The last item of every user is the test target, the one before chooses the best step.
     """
     from laser_peft import pipeline
-    from laser_peft.recommender import RecommenderConfig
     from laser_peft.training import LaserSettings, SASRecSettings
 
     run = pipeline.TrainRun(
@@ -107,7 +110,8 @@ def train(
             "num_experts_per_user": experts_per_user,
             "collaborative_skip": collaborative_skip,
         },
-        recommender=RecommenderConfig(max_tokens=max_tokens, max_items=max_items),
+        max_tokens=max_tokens,
+        max_items=max_items,
         sasrec=SASRecSettings(epochs=sasrec_epochs, max_items=max_items),
         laser=LaserSettings(
             epochs=epochs,

@@ -9,14 +9,14 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from laser_peft.collaborative import SASRecModel
@@ -42,6 +42,7 @@ from laser_peft.training import (
 from laser_peft.tuner import BiTuningConfig
 
 PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
+DEFAULT_MAX_TOKENS = 512
 COMPARED = {"hr@10": hr_at, "ndcg@10": ndcg_at}
 
 
@@ -73,8 +74,9 @@ class TrainRun:
     items: str
     llm: str
     seed: int = 0
+    max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
+    max_items: int = 50  # longest history that the encoder reads
     adapter: dict[str, Any] = field(default_factory=dict)  # fields of BiTuningConfig
-    recommender: RecommenderConfig = RecommenderConfig()
     sasrec: SASRecSettings = SASRecSettings()
     laser: LaserSettings = LaserSettings()
 
@@ -98,13 +100,17 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         raise FileExistsError(
             f"{output} is not empty; choose another folder, or resume the run in it (--resume)"
         )
-    BiTuningConfig(**run.adapter)  # a setting that cannot work should not cost a trained SASRec
+    # All that cannot work is found here, before a SASRec is trained for nothing.
+    adapter = BiTuningConfig(**run.adapter)
+    llm_name = _absolute_if_local(run.llm)
+    config = RecommenderConfig(
+        max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens), max_items=run.max_items
+    )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     histories = run.interactions.histories(catalogue)
     split = leave_one_out(histories)
-    llm_name = _absolute_if_local(run.llm)
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
-    prompts = PromptBuilder(tokenizer, catalogue, **asdict(run.recommender))
+    prompts = PromptBuilder(tokenizer, catalogue, **asdict(config))
     _start_or_check(output, run, describe_data(catalogue, histories, split))
 
     started = time.monotonic()
@@ -112,9 +118,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     sasrec_done = time.monotonic()
     set_seed(run.seed)
     llm = AutoModelForCausalLM.from_pretrained(llm_name)
-    model = get_peft_model(
-        llm, BiTuningConfig(collaborative_encoder=str(sasrec_folder), **run.adapter)
-    )
+    model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
     checkpoints = output / "checkpoints" / "laser"
     train_laser(
         model,
@@ -122,11 +126,11 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         prompts,
         checkpoints,
         run.laser,
-        max_items=run.recommender.max_items,
+        max_items=run.max_items,
         seed=run.seed,
         resume_from_checkpoint=_last_checkpoint(checkpoints),
     )
-    recommender = LaserRecommender(model, tokenizer, catalogue, run.recommender)
+    recommender = LaserRecommender(model, tokenizer, catalogue, config)
     recommender.save_pretrained(output / "recommender")
     laser_done = time.monotonic()
     metrics = evaluate(recommender, split)
@@ -195,6 +199,23 @@ def describe_data(
         - len(np.unique(np.concatenate(split.train_histories))),
         "sha256": digest.hexdigest(),
     }
+
+
+def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> int:
+    """Returns the longest prompt in tokens that leaves the LM room for the virtual tokens."""
+    context = getattr(
+        AutoConfig.from_pretrained(llm_name).get_text_config(), "max_position_embeddings", None
+    )
+    virtual = adapter.num_prefix_tokens + adapter.num_suffix_tokens
+    room = DEFAULT_MAX_TOKENS if context is None else context - virtual
+    if wanted is None:
+        return min(DEFAULT_MAX_TOKENS, room)
+    if context is not None and wanted > room:
+        raise ValueError(
+            f"max_tokens ({wanted}) with {virtual} virtual tokens is more than the {context} "
+            f"tokens that {llm_name} reads; use at most {room}"
+        )
+    return wanted
 
 
 def _sasrec(run: TrainRun, catalogue: Catalogue, split: LeaveOneOut, output: Path) -> Path:

@@ -16,8 +16,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from typer.testing import CliRunner, Result
 
 from laser_peft import SASRecConfig, SASRecModel
+from laser_peft.cli import app
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -116,3 +118,23 @@ def lm_folder(tmp_path_factory, tokenizer) -> str:
     make_lm("llama", vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def run_command(*arguments: object) -> Result:
+    """Runs ``laser-peft`` in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train_arguments(shop: Path, lm_folder: str, output: Path) -> list[object]:
+    short = ["--epochs", 1, "--sasrec-epochs", 2, "--batch-size", 8, "--max-tokens", 200]
+    inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
+    return ["train", *inputs, "--llm", lm_folder, "--output", output, *short]
+
+
+@pytest.fixture(scope="session")
+def trained(shop, lm_folder, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a finished run, and what the command printed."""
+    output = tmp_path_factory.mktemp("run") / "shop"
+    result = run_command(*train_arguments(shop, lm_folder, output))
+    assert result.exit_code == 0, result.output
+    return output, result.output

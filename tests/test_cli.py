@@ -6,30 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import NUM_ITEMS
-from typer.testing import CliRunner
+from conftest import NUM_ITEMS, run_command, train_arguments
 
-from laser_peft.cli import app
 from laser_peft.recommender import LaserRecommender
-
-SHORT = ["--epochs", "1", "--sasrec-epochs", "2", "--batch-size", "8", "--max-tokens", "200"]
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def train_arguments(shop, lm_folder, output):
-    inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
-    return ["train", *inputs, "--llm", lm_folder, "--output", output, *SHORT]
-
-
-@pytest.fixture(scope="module")
-def trained(shop, lm_folder, tmp_path_factory):
-    output = tmp_path_factory.mktemp("run") / "shop"
-    result = run(*train_arguments(shop, lm_folder, output))
-    assert result.exit_code == 0, result.output
-    return output, result.output
 
 
 def test_train_prints_both_protocols_and_leaves_a_run_that_says_everything(trained):
@@ -52,7 +31,9 @@ def test_train_prints_both_protocols_and_leaves_a_run_that_says_everything(train
 
 def test_evaluate_repeats_the_table_of_training(trained, shop):
     output, printed = trained
-    result = run("evaluate", output / "recommender", "--interactions", shop / "interactions.csv.gz")
+    result = run_command(
+        "evaluate", output / "recommender", "--interactions", shop / "interactions.csv.gz"
+    )
     assert result.exit_code == 0, result.output
     table = printed[printed.index("Test, 30 users") : printed.index("Time:")].strip()
     assert table in result.output
@@ -80,7 +61,7 @@ def test_recommend_in_a_new_process_and_another_directory(trained, tmp_path):
 def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
     output, _ = trained
     before = json.loads((output / "metrics.json").read_text())
-    result = run(*train_arguments(shop, lm_folder, output), "--resume")
+    result = run_command(*train_arguments(shop, lm_folder, output), "--resume")
     assert result.exit_code == 0, result.output
     after = json.loads((output / "metrics.json").read_text())
     assert after["models"] == before["models"]
@@ -95,7 +76,7 @@ def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
 )
 def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, message):
     output, _ = trained
-    result = run(*train_arguments(shop, lm_folder, output), *change)
+    result = run_command(*train_arguments(shop, lm_folder, output), *change)
     assert result.exit_code == 2
     assert message in result.stderr
 
@@ -106,12 +87,13 @@ def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, m
         (["--user-column", "who"], "has no column 'who'; it has 'user_id', 'item_id'"),
         (["--experts", "2", "--experts-per-user", "3"], "must be at most num_experts"),
         (["--max-tokens", "20"], "max_tokens (20) must hold the instruction"),
+        (["--max-tokens", "250"], "more than the 256 tokens"),
         (["--items", "nowhere.jsonl"], "no such file: nowhere.jsonl"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(shop, lm_folder, tmp_path, change, message):
     output = tmp_path / "run"
-    result = run(*train_arguments(shop, lm_folder, output), *change)
+    result = run_command(*train_arguments(shop, lm_folder, output), *change)
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.startswith("laser-peft: ")
@@ -120,9 +102,9 @@ def test_bad_input_is_one_line_before_any_work(shop, lm_folder, tmp_path, change
 
 def test_recommend_says_what_is_wrong(trained, tmp_path):
     output, _ = trained
-    unknown = run("recommend", output / "recommender", "i1", "nothing")
+    unknown = run_command("recommend", output / "recommender", "i1", "nothing")
     assert unknown.exit_code == 2
     assert "1 of 2 items are not in the catalogue of 23: ['nothing']" in unknown.stderr
-    nowhere = run("recommend", tmp_path / "nowhere", "i1")
+    nowhere = run_command("recommend", tmp_path / "nowhere", "i1")
     assert nowhere.exit_code == 2
     assert "there is no folder" in nowhere.stderr
