@@ -9,6 +9,7 @@ import pytest
 from conftest import NUM_ITEMS, run_command, train_arguments
 
 from laser_peft.recommender import LaserRecommender
+from laser_peft.training import RankingTrainer
 
 
 def test_train_prints_both_protocols_and_leaves_a_run_that_says_everything(trained):
@@ -65,6 +66,31 @@ def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
     assert result.exit_code == 0, result.output
     after = json.loads((output / "metrics.json").read_text())
     assert after["models"] == before["models"]
+
+
+# One step in: the SASRec is half done; four: the adapter is.
+@pytest.mark.parametrize("calls", [1, 4])
+def test_an_interrupted_run_resumes_to_the_same_metrics(
+    trained, shop, lm_folder, tmp_path, monkeypatch, calls
+):
+    arguments = train_arguments(shop, lm_folder, tmp_path / "run")
+    step, left = RankingTrainer.training_step, iter(range(calls))
+
+    def stops(self, *args, **kwargs):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RankingTrainer, "training_step", stops)
+        assert run_command(*arguments).exit_code == 130
+    checkpoints = [path.name for path in (tmp_path / "run" / "checkpoints").rglob("checkpoint-*")]
+    assert checkpoints
+    result = run_command(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    expected = json.loads((trained[0] / "metrics.json").read_text())
+    actual = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert actual["models"] == expected["models"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def load_encoder(config: BiTuningConfig) -> PreTrainedModel | None:
     """
     if config.collaborative_encoder_config is not None:
         sizes = dict(config.collaborative_encoder_config)
-        return AutoModel.from_config(AutoConfig.for_model(sizes.pop("model_type"), **sizes))
+        encoder = AutoModel.from_config(AutoConfig.for_model(sizes.pop("model_type"), **sizes))
+        for parameter in encoder.parameters():
+            # Until its file fills it, it must not pass for a trained encoder.
+            nn.init.constant_(parameter, torch.nan)
+        return encoder
     if config.collaborative_encoder is None:
         return None
     # On a meta device its weights would stay empty: they come from its own file.

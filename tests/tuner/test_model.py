@@ -264,6 +264,12 @@ def test_a_config_used_twice_loads_its_encoder_twice(lm, encoder_folder):
     assert torch.equal(first, second)
 
 
+def test_an_encoder_without_its_weights_does_not_pass_for_a_trained_one(llama, encoder_folder):
+    saved = make_model(llama, encoder_folder).peft_config["default"]
+    model = get_peft_model(type(llama)(llama.config), saved)  # and no file is loaded
+    assert model(**make_batch()).user_vectors.isnan().all()
+
+
 def test_adapters_can_be_added_switched_disabled_and_deleted(lm, encoder_folder):
     batch = make_batch()
     bare = lm(input_ids=batch["input_ids"]).logits
