@@ -68,6 +68,23 @@ def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
     assert after["models"] == before["models"]
 
 
+def test_other_settings_run_to_the_end_and_are_kept(shop, lm_folder, tmp_path):
+    settings = ["--bf16", "--every-prefix", "--no-collaborative-skip", "--prefix-tokens", 3]
+    settings += ["--suffix-tokens", 2, "--experts", 1, "--experts-per-user", 1, "--max-items", 4]
+    result = run_command(*train_arguments(shop, lm_folder, tmp_path / "run"), *settings)
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "run" / "recommender" / "adapter_config.json").read_text())
+    assert (saved["num_prefix_tokens"], saved["num_suffix_tokens"], saved["num_experts"]) == (
+        3,
+        2,
+        1,
+    )
+    assert not saved["collaborative_skip"]
+    history = [f"i{item}" for item in range(9)]  # longer than the encoder reads
+    again = run_command("recommend", tmp_path / "run" / "recommender", *history, "-k", 3)
+    assert again.output.count("Thing number") == 3
+
+
 # One step in: the SASRec is half done; four: the adapter is.
 @pytest.mark.parametrize("calls", [1, 4])
 def test_an_interrupted_run_resumes_to_the_same_metrics(

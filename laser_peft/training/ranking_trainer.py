@@ -29,11 +29,13 @@ def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
 
 def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArguments:
     """Returns the Trainer's arguments with what every run of ours has in common."""
+    on_accelerator = torch.accelerator.is_available()
     return TrainingArguments(
         str(output_dir),
+        use_cpu=not on_accelerator,  # else bf16 asks for a GPU
         remove_unused_columns=False,  # `seen` is no argument of a model's forward
         label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=on_accelerator,
         report_to="none",
         **arguments,
     )
