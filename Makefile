@@ -14,7 +14,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml .ci/constraints.txt
 	touch $@
 
 test: $(VENV)/.installed
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow"
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

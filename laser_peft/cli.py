@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
+        except (ValueError, OSError) as error:
             print(f"laser-peft: {error}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(2) from error
 
@@ -112,7 +113,7 @@ def train(
         },
         max_tokens=max_tokens,
         max_items=max_items,
-        sasrec=SASRecSettings(epochs=sasrec_epochs, max_items=max_items),
+        sasrec=SASRecSettings(epochs=sasrec_epochs),
         laser=LaserSettings(
             epochs=epochs,
             every_prefix=every_prefix,
@@ -140,13 +141,14 @@ def evaluate(
 ) -> None:
     """Rank every user's last item over the whole catalogue, beside the SASRec it reads."""
     from laser_peft import pipeline
+    from laser_peft.comparison import evaluate as compare
     from laser_peft.data import leave_one_out
     from laser_peft.recommender import LaserRecommender
 
     loaded = LaserRecommender.from_pretrained(recommender)
     source = pipeline.LogSource(str(interactions), user_column, item_column, time_column or None)
     split = leave_one_out(source.histories(loaded.catalogue))
-    print_metrics(pipeline.evaluate(loaded, split, batch_size=batch_size))
+    print_metrics(compare(loaded, split, batch_size=batch_size))
 
 
 @app.command()
@@ -163,7 +165,8 @@ def recommend(
     loaded = LaserRecommender.from_pretrained(recommender)
     table = Table("", "item", "title", "score")
     for place, item in enumerate(loaded.recommend(history, k, exclude_seen=exclude_seen), start=1):
-        table.add_row(str(place), item.item_id, item.title, f"{item.score:.3f}")
+        # As Text: square brackets in a title are no markup.
+        table.add_row(str(place), Text(item.item_id), Text(item.title), f"{item.score:.3f}")
     console.print(table)
 
 

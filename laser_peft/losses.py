@@ -25,7 +25,18 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
 
     Returns:
         Scalar float32, in nats.
+
+    Raises:
+        ValueError: if a label on the CPU is out of range.
     """
+    if labels.device.type == "cpu":  # elsewhere the check would wait for the device
+        num_items = item_vectors.size(0)
+        bad = labels[(labels < 1) | (labels > num_items)]
+        if bad.numel():
+            raise ValueError(
+                f"labels must be item ids in 1..{num_items} (0 is padding), got "
+                f"{bad[:5].tolist()}; were they numbered with another catalogue?"
+            )
     user_vectors, item_vectors, targets = user_vectors.float(), item_vectors.float(), labels - 1
     if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
         options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=ROWS_AT_A_TIME)

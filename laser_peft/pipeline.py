@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from laser_peft.collaborative import SASRecModel
+from laser_peft.comparison import evaluate
 from laser_peft.data import (
     Catalogue,
     Histories,
@@ -28,14 +29,10 @@ from laser_peft.data import (
     leave_one_out,
     read_interactions,
 )
-from laser_peft.evaluation import PROTOCOLS, hr_at, ndcg_at, paired_bootstrap, summarise
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.training import (
-    HistoryDataset,
     LaserSettings,
-    PromptDataset,
     SASRecSettings,
-    rank_dataset,
     train_laser,
     train_sasrec,
 )
@@ -43,7 +40,6 @@ from laser_peft.tuner import BiTuningConfig
 
 PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
 DEFAULT_MAX_TOKENS = 512
-COMPARED = {"hr@10": hr_at, "ndcg@10": ndcg_at}
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class TrainRun:
 
 
 def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
-    """Runs the whole path and returns what :func:`evaluate` says of the test split.
+    """Runs the whole path; returns what :func:`laser_peft.comparison.evaluate` says of the test.
 
     Args:
         run: what to train on and how.
@@ -96,42 +92,64 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
             to resume.
     """
     output = Path(output)
-    if output.is_dir() and any(output.iterdir()) and not resume:
-        raise FileExistsError(
-            f"{output} is not empty; choose another folder, or resume the run in it (--resume)"
-        )
+    if output.is_dir() and any(output.iterdir()):
+        if not resume:
+            raise FileExistsError(
+                f"{output} is not empty; choose another folder, or resume the run in it (--resume)"
+            )
+        if not (output / "run.json").is_file():
+            raise FileExistsError(
+                f"{output} is not empty and holds no run to resume (no run.json); choose another"
+            )
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
     llm_name = _absolute_if_local(run.llm)
     config = RecommenderConfig(
-        max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens), max_items=run.max_items
+        max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens),
+        max_items=run.max_items,
+        dtype="bfloat16" if run.laser.bf16 else "float32",
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     histories = run.interactions.histories(catalogue)
     split = leave_one_out(histories)
+    if not split.num_training_pairs:
+        raise ValueError(
+            f"none of {len(histories)} users has two items left to train on after leave-one-out; "
+            "training needs users with at least 4 events"
+        )
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
-    prompts = PromptBuilder(tokenizer, catalogue, **asdict(config))
+    prompts = PromptBuilder(
+        tokenizer,
+        catalogue,
+        max_tokens=config.max_tokens,
+        max_items=config.max_items,
+        instruction=config.instruction,
+    )
     _start_or_check(output, run, describe_data(catalogue, histories, split))
 
     started = time.monotonic()
     sasrec_folder = _sasrec(run, catalogue, split, output)
     sasrec_done = time.monotonic()
-    set_seed(run.seed)
-    llm = AutoModelForCausalLM.from_pretrained(llm_name)
-    model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
-    checkpoints = output / "checkpoints" / "laser"
-    train_laser(
-        model,
-        split,
-        prompts,
-        checkpoints,
-        run.laser,
-        max_items=run.max_items,
-        seed=run.seed,
-        resume_from_checkpoint=_last_checkpoint(checkpoints),
-    )
-    recommender = LaserRecommender(model, tokenizer, catalogue, config)
-    recommender.save_pretrained(output / "recommender")
+    folder = output / "recommender"
+    if folder.is_dir():
+        recommender = LaserRecommender.from_pretrained(folder)
+    else:
+        set_seed(run.seed)
+        llm = AutoModelForCausalLM.from_pretrained(llm_name, dtype=config.dtype)
+        model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
+        checkpoints = output / "checkpoints" / "laser"
+        train_laser(
+            model,
+            split,
+            prompts,
+            checkpoints,
+            run.laser,
+            max_items=run.max_items,
+            seed=run.seed,
+            resume_from_checkpoint=_last_checkpoint(checkpoints),
+        )
+        recommender = LaserRecommender(model, tokenizer, catalogue, config)
+        _save_whole(recommender, folder)
     laser_done = time.monotonic()
     metrics = evaluate(recommender, split)
     metrics["seconds"] = {
@@ -143,51 +161,13 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     return metrics
 
 
-def evaluate(
-    recommender: LaserRecommender, split: LeaveOneOut, *, batch_size: int = 64
-) -> dict[str, Any]:
-    """Ranks every test target over the whole catalogue, with Laser and with its own SASRec.
-
-    Returns:
-        ``users``; ``models``: name to protocol to metric; ``difference``: protocol to metric to
-        Laser minus SASRec with its 95 % interval over users.
-    """
-    model, max_items = recommender.model, recommender.config.max_items
-    ranks = {
-        "sasrec": rank_dataset(
-            model.collaborative_encoder, HistoryDataset(split.test, max_items), batch_size=256
-        ),
-        "laser": rank_dataset(
-            model,
-            PromptDataset(split.test, recommender.prompts, max_items=max_items, ranked=True),
-            batch_size=batch_size,
-        ),
-    }
-    return {
-        "users": len(split.test),
-        "models": {
-            name: {
-                protocol: summarise(columns[:, column]) for column, protocol in enumerate(PROTOCOLS)
-            }
-            for name, columns in ranks.items()
-        },
-        "difference": {
-            protocol: {
-                name: paired_bootstrap(
-                    metric(10, ranks["sasrec"][:, column]), metric(10, ranks["laser"][:, column])
-                )._asdict()
-                for name, metric in COMPARED.items()
-            }
-            for column, protocol in enumerate(PROTOCOLS)
-        },
-    }
-
-
 def describe_data(
     catalogue: Catalogue, histories: Histories, split: LeaveOneOut
 ) -> dict[str, int | str]:
     """Counts what was read, with a hash of it that does not depend on file format or path."""
-    digest = hashlib.sha256("\n".join(catalogue.item_ids).encode())
+    digest = hashlib.sha256()
+    for item in zip(catalogue.item_ids, catalogue.attributes(), strict=True):
+        digest.update(json.dumps(item).encode())
     digest.update(histories.items.tobytes() + histories.offsets.tobytes())
     return {
         "users": len(histories),
@@ -208,6 +188,11 @@ def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) ->
     )
     virtual = adapter.num_prefix_tokens + adapter.num_suffix_tokens
     room = DEFAULT_MAX_TOKENS if context is None else context - virtual
+    if room < 1:
+        raise ValueError(
+            f"{virtual} virtual tokens leave no room in the {context} tokens that {llm_name} "
+            "reads; use fewer prefix and suffix tokens"
+        )
     if wanted is None:
         return min(DEFAULT_MAX_TOKENS, room)
     if context is not None and wanted > room:
@@ -229,13 +214,20 @@ def _sasrec(run: TrainRun, catalogue: Catalogue, split: LeaveOneOut, output: Pat
         len(catalogue),
         checkpoints,
         run.sasrec,
+        max_items=run.max_items,
         seed=run.seed,
         resume_from_checkpoint=_last_checkpoint(checkpoints),
     )
-    unfinished = output / "sasrec.unfinished"
-    sasrec.save_pretrained(unfinished)
-    os.replace(unfinished, folder)  # a folder with this name is always whole
+    _save_whole(sasrec, folder)
     return folder
+
+
+def _save_whole(saved: SASRecModel | LaserRecommender, folder: Path) -> None:
+    """Saves beside the folder first: one with this name is always whole."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    saved.save_pretrained(unfinished)
+    os.replace(unfinished, folder)
 
 
 def _start_or_check(output: Path, run: TrainRun, data: dict[str, int | str]) -> None:
@@ -260,7 +252,10 @@ def _start_or_check(output: Path, run: TrainRun, data: dict[str, int | str]) -> 
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    """Returns the newest whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
+    whole = folder.glob("checkpoint-*/trainer_state.json")
+    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file.parent for file in whole}
+    return str(by_step[max(by_step)]) if by_step else None
 
 
 def _absolute_if_local(name: str) -> str:

@@ -41,13 +41,15 @@ class RecommenderConfig:
 
     Args:
         max_tokens: longest prompt in tokens.
-        max_items: newest items of a history that the collaborative encoder reads.
+        max_items: newest items of a history that prompt and collaborative encoder read.
         instruction: text before the items of a prompt.
+        dtype: precision in which the language model is loaded, a torch dtype's name.
     """
 
     max_tokens: int = 512
     max_items: int = 50
     instruction: str = INSTRUCTION
+    dtype: str = "float32"
 
 
 class LaserRecommender:
@@ -77,7 +79,7 @@ class LaserRecommender:
                 f"the adapter scores {num_scored} items and the catalogue has {len(catalogue)}; "
                 "use the catalogue the adapter was trained with"
             )
-        self.model = model
+        self.model = model.eval()
         self.tokenizer = tokenizer
         self.catalogue = catalogue
         self.config = config or RecommenderConfig()
@@ -113,15 +115,17 @@ class LaserRecommender:
         config = RecommenderConfig(**json.loads((folder / CONFIG_FILE).read_text("utf-8")))
         base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if llm is None:
-            llm = AutoModelForCausalLM.from_pretrained(base_name)
-        model = PeftModel.from_pretrained(llm, str(folder)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(base_name)
+            llm = AutoModelForCausalLM.from_pretrained(base_name, dtype=config.dtype)
+        model = PeftModel.from_pretrained(llm, str(folder))
+        has_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(folder if has_tokenizer else base_name)
         return cls(model, tokenizer, Catalogue.load(folder / CATALOGUE_FILE), config)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes adapter, encoder, item vectors, catalogue and limits; not the language model."""
+        """Writes adapter, encoder, item vectors, tokenizer, catalogue and limits; not the LM."""
         folder = Path(folder)
         self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(folder)
         self.catalogue.save(folder / CATALOGUE_FILE)
         text = json.dumps(asdict(self.config), indent=2)
         (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
@@ -165,7 +169,8 @@ class LaserRecommender:
             A list a user, in the order of the histories.
 
         Raises:
-            ValueError: if a history is empty or names an unknown item, or ``k`` is below one.
+            ValueError: if a history is empty or names an unknown item, ``k`` is below one, or a
+                score is not a finite number.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -173,6 +178,11 @@ class LaserRecommender:
         for start in range(0, len(dense), batch_size):
             batch = dense[start : start + batch_size]
             scores = self._scores(batch)
+            if not scores.isfinite().all():
+                raise ValueError(
+                    "the adapter's scores are not all finite numbers; did its training diverge, "
+                    "or are its files incomplete?"
+                )
             if exclude_seen:
                 for row, history in zip(scores, batch, strict=True):
                     row[history - 1] = -torch.inf
@@ -202,7 +212,7 @@ class LaserRecommender:
         batch = PaddingCollator()(
             [
                 {
-                    "input_ids": self.prompts(history.tolist()),
+                    "input_ids": self.prompts(history),
                     "history": history[-self.config.max_items :],
                 }
                 for history in histories

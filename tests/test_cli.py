@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 from conftest import NUM_ITEMS, run_command, train_arguments
 
+from laser_peft.data import Catalogue
 from laser_peft.recommender import LaserRecommender
 from laser_peft.training import RankingTrainer
 
@@ -59,9 +62,10 @@ def test_recommend_in_a_new_process_and_another_directory(trained, tmp_path):
     assert all(item.title in line for item, line in zip(expected, lines, strict=True))
 
 
-def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder):
+def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder, monkeypatch):
     output, _ = trained
     before = json.loads((output / "metrics.json").read_text())
+    monkeypatch.setattr(RankingTrainer, "train", None)  # nothing is trained again
     result = run_command(*train_arguments(shop, lm_folder, output), "--resume")
     assert result.exit_code == 0, result.output
     after = json.loads((output / "metrics.json").read_text())
@@ -83,6 +87,10 @@ def test_other_settings_run_to_the_end_and_are_kept(shop, lm_folder, tmp_path):
     history = [f"i{item}" for item in range(9)]  # longer than the encoder reads
     again = run_command("recommend", tmp_path / "run" / "recommender", *history, "-k", 3)
     assert again.output.count("Thing number") == 3
+    log = shop / "interactions.csv.gz"
+    told = run_command("evaluate", tmp_path / "run" / "recommender", "--interactions", log)
+    table = result.output[result.output.index("Test, 30 users") : result.output.index("Time:")]
+    assert table.strip() in told.output  # the test of a bf16 run is what a new process finds
 
 
 # One step in: the SASRec is half done; four: the adapter is.
@@ -124,12 +132,50 @@ def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, m
     assert message in result.stderr
 
 
+def test_a_checkpoint_cut_off_in_writing_is_passed_over(trained, shop, lm_folder, tmp_path):
+    cut_off = tmp_path / "run" / "checkpoints" / "sasrec" / "checkpoint-9"
+    cut_off.mkdir(parents=True)
+    (cut_off / "model.safetensors").touch()
+    (tmp_path / "run" / "run.json").write_text((trained[0] / "run.json").read_text())
+    result = run_command(*train_arguments(shop, lm_folder, tmp_path / "run"), "--resume")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folder_that_holds_no_run_is_not_resumed(shop, lm_folder, tmp_path):
+    (tmp_path / "sasrec").mkdir()
+    result = run_command(*train_arguments(shop, lm_folder, tmp_path), "--resume")
+    assert result.exit_code == 2
+    assert "holds no run to resume" in result.stderr
+
+
+def test_square_brackets_in_a_title_are_printed(trained, tmp_path):
+    moved = tmp_path / "recommender"
+    shutil.copytree(trained[0] / "recommender", moved)
+    catalogue = Catalogue.load(moved / "catalogue.parquet")
+    titles = pl.Series("title", ["Lamp [/b] [pack of 2]"] * NUM_ITEMS)
+    Catalogue(catalogue.frame.with_columns(titles)).save(moved / "catalogue.parquet")
+    result = run_command("recommend", moved, "i1", "-k", 1)
+    assert "Lamp [/b] [pack of 2]" in result.output
+
+
+def test_histories_too_short_to_train_on_are_said_first(shop, lm_folder, tmp_path):
+    log = tmp_path / "log.csv"
+    rows = [f"u{user},i{user + item},{item}" for user in range(5) for item in range(3)]
+    log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    arguments = train_arguments(shop, lm_folder, tmp_path / "run")
+    result = run_command(*arguments, "--interactions", log)
+    assert result.exit_code == 2
+    assert "training needs users with at least 4 events" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--user-column", "who"], "has no column 'who'; it has 'user_id', 'item_id'"),
         (["--experts", "2", "--experts-per-user", "3"], "must be at most num_experts"),
         (["--max-tokens", "20"], "max_tokens (20) must hold the instruction"),
+        (["--prefix-tokens", "256"], "257 virtual tokens leave no room in the 256 tokens"),
+        (["--llm", "tests"], "config.json"),
         (["--max-tokens", "250"], "more than the 256 tokens"),
         (["--items", "nowhere.jsonl"], "no such file: nowhere.jsonl"),
     ],

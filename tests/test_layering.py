@@ -16,8 +16,9 @@ ALLOWED = {
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
     "recommender": {"data", "tuner", "collaborative"},
-    "pipeline": {"data", "collaborative", "tuner", "training", "evaluation", "recommender"},
-    "cli": {"data", "training", "recommender", "pipeline"},
+    "comparison": {"data", "training", "evaluation", "recommender"},
+    "pipeline": {"data", "collaborative", "tuner", "training", "recommender", "comparison"},
+    "cli": {"data", "training", "recommender", "comparison", "pipeline"},
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},
 }

@@ -24,6 +24,12 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(users, trainable_items)
         torch.testing.assert_close(catalogue_cross_entropy(vectors, table[1:], labels), plain)
 
 
+@pytest.mark.parametrize("label", [0, -99, N + 1])
+def test_labels_outside_the_catalogue_are_refused(label):
+    with pytest.raises(ValueError, match=rf"item ids in 1..{N} \(0 is padding\), got \[{label}\]"):
+        catalogue_cross_entropy(torch.randn(2, R), torch.randn(N, R), torch.tensor([1, label]))
+
+
 def test_loss_of_half_precision_vectors_is_float32():
     vectors = torch.randn(3, R, dtype=torch.bfloat16, requires_grad=True)
     loss = catalogue_cross_entropy(vectors, torch.randn(N, R), torch.tensor([1, 2, N]))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,6 +26,12 @@ class Catalogue:
 
     def __init__(self, frame: pl.DataFrame) -> None:
         frame = frame.with_columns(pl.col(ITEM).cast(pl.String))
+        nested = [name for name, kind in frame.schema.items() if not _can_be_said(kind)]
+        if nested:
+            raise ValueError(
+                f"item attributes must be texts, numbers or lists of them; {', '.join(nested)} "
+                "cannot be said in a prompt: leave such columns out, or flatten them"
+            )
         ids = frame[ITEM]
         for what, bad in (
             ("have no item_id", ids.is_null() | (ids == "")),
@@ -45,7 +52,10 @@ class Catalogue:
             FileNotFoundError: if there is no such file.
             ValueError: if the column is missing, or an id is missing or occurs twice.
         """
-        return cls(read_table(path, [item_column]).rename({item_column: ITEM}))
+        frame = read_table(path, [item_column])
+        if item_column != ITEM and ITEM in frame.columns:
+            frame = frame.drop(ITEM)  # another id, which must not get into the prompts
+        return cls(frame.rename({item_column: ITEM}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Catalogue":
@@ -69,7 +79,7 @@ class Catalogue:
         """Titles in the order of the dense ids; the item id where there is no title."""
         if TITLE not in self.frame.columns:
             return self.item_ids
-        titles = self.frame[TITLE].to_list()
+        titles = map(_as_text, self.frame[TITLE].to_list())
         return [title or item_id for title, item_id in zip(titles, self.item_ids, strict=True)]
 
     @cached_property
@@ -99,6 +109,12 @@ class Catalogue:
             {name: text for name in names if (text := _as_text(row[name]))}
             for row in self.frame.iter_rows(named=True)
         ]
+
+
+def _can_be_said(kind: Any) -> bool:
+    if isinstance(kind, pl.List | pl.Array):
+        return _can_be_said(kind.inner)
+    return not isinstance(kind, pl.Struct | pl.Binary | pl.Object)
 
 
 def _as_text(value: object) -> str:

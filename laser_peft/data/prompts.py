@@ -4,8 +4,10 @@ Item ids never enter the text: within one day many logs are sorted by id, so ids
 Each item's text is tokenised once; a prompt is put together from the pieces.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from .catalogue import TITLE, Catalogue
@@ -13,6 +15,7 @@ from .catalogue import TITLE, Catalogue
 INSTRUCTION = (
     "A shopper's purchases, oldest first. Summarise the shopper's taste into the next tokens.\n"
 )
+SHORTEST_ITEM = 16  # tokens that a prompt must leave for its only item
 # Attributes whose column name is no good label in a sentence about one item.
 LABELS = {"categories": "category"}
 
@@ -52,7 +55,10 @@ class PromptBuilder:
         instruction: text before the items.
 
     Raises:
-        ValueError: if ``max_tokens`` cannot hold the instruction and the longest single item.
+        ValueError: if ``max_tokens`` cannot hold the instruction and a short item.
+
+    Warns:
+        UserWarning: if an item alone is longer than a prompt; its text is cut to fit.
     """
 
     def __init__(
@@ -73,17 +79,25 @@ class PromptBuilder:
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self._opening = start + encode([instruction])[0]
         texts = [f" {describe_item(attributes)}\n" for attributes in catalogue.attributes()]
-        self._item_tokens: list[list[int]] = [[], *encode(texts)]  # row 0: padding
         self._number_tokens: list[list[int]] = [[]]
-        longest = max(map(len, self._item_tokens))
-        needed = len(self._opening) + len(self._numbers(1)[1]) + longest
-        if needed > max_tokens:
+        needed = len(self._opening) + len(self._numbers(1)[1])
+        room = max_tokens - needed
+        if room < SHORTEST_ITEM:
             raise ValueError(
-                f"max_tokens ({max_tokens}) must hold the instruction ({len(self._opening)} "
-                f"tokens) and the longest item ({longest} tokens); use at least {needed}"
+                f"max_tokens ({max_tokens}) must hold the instruction and the first number "
+                f"({needed} tokens) and an item; use at least {needed + SHORTEST_ITEM}"
             )
+        items = encode(texts)
+        too_long = sum(len(tokens) > room for tokens in items)
+        if too_long:
+            warnings.warn(
+                f"{too_long} items have more than the {room} tokens that a prompt has room for; "
+                "their texts are cut; raise max_tokens, or leave long attributes out of the items",
+                stacklevel=2,
+            )
+        self._item_tokens = [[], *(tokens[:room] for tokens in items)]  # row 0: padding
 
-    def __call__(self, history: Sequence[int]) -> list[int]:
+    def __call__(self, history: Sequence[int] | np.ndarray) -> list[int]:
         """Builds a prompt; too long a history loses its oldest items, always whole ones.
 
         Args:
@@ -100,7 +114,7 @@ class PromptBuilder:
             tokens += self._item_tokens[item]
         return tokens
 
-    def _newest_that_fit(self, history: Sequence[int]) -> Sequence[int]:
+    def _newest_that_fit(self, history: Sequence[int] | np.ndarray) -> Sequence[int] | np.ndarray:
         if self.max_items is not None:
             history = history[-self.max_items :]
         numbers = self._numbers(len(history))

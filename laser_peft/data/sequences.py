@@ -68,6 +68,11 @@ class LeaveOneOut:
     validation: list[Example]
     test: list[Example]
 
+    @property
+    def num_training_pairs(self) -> int:
+        """How many items follow another within the training part."""
+        return sum(max(len(history) - 1, 0) for history in self.train_histories)
+
     def training_examples(self, *, every_prefix: bool) -> list[Example]:
         """Returns what to learn from.
 
@@ -98,6 +103,7 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
         test.append(Example(history[:-1], int(history[-1])))
     if not test:
         raise ValueError(
-            f"leave-one-out needs users with at least 3 events, and none of {len(histories)} has"
+            f"leave-one-out needs users with at least 3 events, and none of {len(histories)} has; "
+            "is the user column the right one?"
         )
     return LeaveOneOut(train, validation, test)

@@ -49,11 +49,17 @@ def read_table(path: str | Path, required: Sequence[str]) -> pl.DataFrame:
     missing = [name for name in required if name not in frame.columns]
     if missing:
         raise ValueError(
-            f"{path.name} has no column {', '.join(map(repr, missing))}; "
-            f"it has {', '.join(map(repr, frame.columns))}"
+            f"{path.name} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, frame.columns))}: say which of them to read (user_column, "
+            "item_column, time_column)"
         )
     if frame.is_empty():
-        raise ValueError(f"{path.name} has no rows")
+        raise ValueError(f"{path.name} has no rows; is it the right file, written to its end?")
+    for name in required:
+        if frame.schema[name].is_nested():
+            raise ValueError(
+                f"{path.name}: column {name!r} must hold one value a row, got {frame.schema[name]}"
+            )
     return frame
 
 

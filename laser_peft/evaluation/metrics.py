@@ -75,7 +75,7 @@ def summarise(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, 
         ValueError: if there is no user.
     """
     if ranks.size == 0:
-        raise ValueError("no users to summarise")
+        raise ValueError("no users to summarise: the split has no test users; is the log empty?")
     return {
         f"{name}@{k}": float(metric(k, ranks).mean())
         for name, metric in METRICS.items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 PROTOCOLS = ("unmasked", "masked")
+MISS = 2**31 - 1  # the rank of what is not in the list at all, beyond every cutoff
 
 
 @torch.no_grad()
@@ -27,7 +28,8 @@ def ranks_of_targets(
         seen: ``(B, X)`` int64 item ids, 0 = padding.
 
     Returns:
-        ``(B, 2)`` int64 in ``0..N-1``, a column for each of :data:`PROTOCOLS`, 0 = first.
+        ``(B, 2)`` int64 in ``0..N-1``, a column for each of :data:`PROTOCOLS`, 0 = first;
+        :data:`MISS` where the target itself is masked out.
 
     Raises:
         ValueError: if a score is not a finite number: it would compare as smaller than nothing.
@@ -40,6 +42,7 @@ def ranks_of_targets(
     hidden = torch.zeros(scores.size(0), scores.size(1) + 1, dtype=torch.bool, device=scores.device)
     hidden.scatter_(1, seen, True)
     masked = _count_not_after(scores.masked_fill(hidden[:, 1:], float("-inf")), targets)
+    masked = masked.masked_fill(hidden.gather(1, targets[:, None])[:, 0], MISS)
     return torch.stack([unmasked, masked], dim=1)
 
 

@@ -91,7 +91,7 @@ class PromptDataset(Dataset):
         """Returns ``input_ids (T,)``, ``history (L,)``, ``labels``, and ``seen`` if ranked."""
         example = self.examples[index]
         columns = {
-            "input_ids": self.prompts(example.history.tolist()),
+            "input_ids": self.prompts(example.history),
             "history": example.history[-self.max_items :],
             "labels": example.target,
         }

@@ -11,6 +11,7 @@ from laser_peft.data import LeaveOneOut, PromptBuilder
 
 from .datasets import PromptDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, by_length, ranking_arguments
+from .settings import check_at_least_one
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class LaserSettings:
     evaluations_per_epoch: int = 2
     bf16: bool = False
 
+    def __post_init__(self) -> None:
+        check_at_least_one(self, "epochs", "batch_size", "evaluations_per_epoch")
+
 
 def train_laser(
     model: PeftModel,
@@ -62,12 +66,8 @@ def train_laser(
         seed: of the order of examples, dropout and the validation users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
 
-    Raises:
-        ValueError: if no user has two training items.
     """
     examples = split.training_examples(every_prefix=settings.every_prefix)
-    if not examples:
-        raise ValueError("no user has two training items: there is no next item to learn from")
     validation = split.validation
     if 0 < settings.validation_users < len(validation):
         drawn = np.random.default_rng(seed).choice(
@@ -106,4 +106,3 @@ def train_laser(
         ),
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-    model.eval()

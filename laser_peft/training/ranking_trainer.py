@@ -48,6 +48,7 @@ def best_checkpoint_arguments() -> dict[str, Any]:
         "load_best_model_at_end": True,
         "metric_for_best_model": "unmasked_ndcg@10",
         "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
     }
 
 
@@ -74,13 +75,24 @@ class RankingTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Tensor, Tensor]:
-        """Ranks the targets of a batch; the model is called without them."""
+        """Ranks the targets of a batch; the model is called without them.
+
+        Returns:
+            No loss, ranks ``(B, 2)`` int64, targets ``(B,)`` int64.
+        """
         inputs = dict(self._prepare_inputs(inputs))
         targets, seen = inputs.pop("labels"), inputs.pop("seen")
         with torch.no_grad(), self.compute_loss_context_manager():
             user_vectors = model(**inputs).user_vectors
         item_vectors = self.accelerator.unwrap_model(model).item_vectors()
         return None, ranks_of_targets(user_vectors, item_vectors, targets, seen), targets
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model."""
+        output = super().train(*args, **kwargs)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.model.eval()
+        return output
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         # In order whatever the training order is: ranks of two models are compared user by user.

@@ -10,6 +10,7 @@ from laser_peft.data import LeaveOneOut
 
 from .datasets import HistoryDataset, NextItemDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
+from .settings import check_at_least_one
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class SASRecSettings:
         hidden_size: width of item vectors and states.
         num_hidden_layers: blocks.
         num_attention_heads: heads a block.
-        max_items: longest history in items; the newest are kept.
         dropout: dropout probability.
         epochs: at most so many passes over the users.
         patience: epochs without a better validation NDCG@10 before stopping.
@@ -32,13 +32,15 @@ class SASRecSettings:
     hidden_size: int = 64
     num_hidden_layers: int = 1
     num_attention_heads: int = 1
-    max_items: int = 50
     dropout: float = 0.4
     epochs: int = 40
     patience: int = 4
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least_one(self, "epochs", "patience", "batch_size")
 
 
 def train_sasrec(
@@ -47,6 +49,7 @@ def train_sasrec(
     output_dir: str | Path,
     settings: SASRecSettings,
     *,
+    max_items: int = 50,
     seed: int = 0,
     resume_from_checkpoint: str | None = None,
 ) -> SASRecModel:
@@ -57,6 +60,7 @@ def train_sasrec(
         num_items: items in the catalogue.
         output_dir: folder of the Trainer's checkpoints.
         settings: sizes and schedule.
+        max_items: longest history in items; the newest are kept.
         seed: of the initial weights and of the order of users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
     """
@@ -67,7 +71,7 @@ def train_sasrec(
             hidden_size=settings.hidden_size,
             num_hidden_layers=settings.num_hidden_layers,
             num_attention_heads=settings.num_attention_heads,
-            max_position_embeddings=settings.max_items,
+            max_position_embeddings=max_items,
             dropout=settings.dropout,
         )
     )
@@ -89,9 +93,9 @@ def train_sasrec(
     trainer = RankingTrainer(
         model,
         args,
-        train_dataset=NextItemDataset(split.train_histories, settings.max_items),
-        eval_dataset=HistoryDataset(split.validation, settings.max_items),
+        train_dataset=NextItemDataset(split.train_histories, max_items),
+        eval_dataset=HistoryDataset(split.validation, max_items),
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-    return model.eval()
+    return model

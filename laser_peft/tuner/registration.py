@@ -33,7 +33,11 @@ def peft_type() -> PeftType:
     PeftType._value2member_map_[NAME] = member
     if hasattr(PeftType, "_hashable_values_"):  # Python 3.12.5 and later look values up here
         PeftType._hashable_values_.append(NAME)
-    if PeftType(NAME) is not member or PeftType[NAME] is not member or member not in PeftType:
+    try:
+        works = PeftType(NAME) is member and PeftType[NAME] is member and member in PeftType
+    except (KeyError, ValueError):
+        works = False
+    if not works:
         raise RuntimeError(
             "laser_peft could not add BITUNING to peft.PeftType: this PEFT or Python builds enums "
             "differently; install peft>=0.21,<0.22 and report the versions you have"

@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 
 from laser_peft.data import Catalogue, PromptBuilder
-from laser_peft.data.prompts import INSTRUCTION, describe_item
+from laser_peft.data.prompts import INSTRUCTION, SHORTEST_ITEM, describe_item
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_missing_attributes_leave_no_trace(catalogue):
         "brand: Borun",
         "Blue chair",
     ]
-    assert catalogue.titles == ["Red  lamp", "y7", "Blue chair"]
+    assert catalogue.titles == ["Red lamp", "y7", "Blue chair"]
 
 
 def test_catalogue_is_saved_and_loaded_whole(catalogue, tmp_path):
@@ -90,7 +90,36 @@ def test_an_empty_history_is_the_instruction_alone(tokenizer, catalogue):
 
 
 def test_too_small_a_limit_says_how_much_is_needed(tokenizer, catalogue):
-    needed = len(PromptBuilder(tokenizer, catalogue)([1]))
-    PromptBuilder(tokenizer, catalogue, max_tokens=needed)
-    with pytest.raises(ValueError, match=f"use at least {needed}"):
-        PromptBuilder(tokenizer, catalogue, max_tokens=needed - 1)
+    needed = len(PromptBuilder(tokenizer, catalogue)([])) + len(tokenizer("1.")["input_ids"])
+    message = rf"\({needed} tokens\) and an item; use at least {needed + SHORTEST_ITEM}"
+    with pytest.raises(ValueError, match=message):
+        PromptBuilder(tokenizer, catalogue, max_tokens=needed + SHORTEST_ITEM - 1)
+
+
+def test_an_item_longer_than_a_prompt_is_cut_and_said(tokenizer, catalogue):
+    whole = PromptBuilder(tokenizer, catalogue)([1])
+    limit = len(whole) - 2
+    with pytest.warns(UserWarning, match="1 items have more than the .* their texts are cut"):
+        cut = PromptBuilder(tokenizer, catalogue, max_tokens=limit)([3, 1])
+    assert cut == whole[:limit]
+
+
+@pytest.mark.parametrize("value", [{"price": 3, "asin": "B00"}, [{"a": 1}], b"bytes"])
+def test_columns_that_cannot_be_said_are_named(value):
+    with pytest.raises(ValueError, match="texts, numbers or lists of them; offer cannot be said"):
+        Catalogue(pl.DataFrame({"item_id": ["a"], "offer": [value]}))
+
+
+def test_another_id_column_does_not_get_into_the_prompts(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,asin,title\n7,a,lamp\n")
+    catalogue = Catalogue.read(tmp_path / "items.csv", item_column="asin")
+    assert catalogue.item_ids == ["a"]
+    assert catalogue.attributes() == [{"title": "lamp"}]
+
+
+def test_numbers_are_ids_and_texts_too(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"item_id": 71, "title": 1984, "price": 2.5}')
+    catalogue = Catalogue.read(tmp_path / "items.jsonl")
+    assert catalogue.dense_ids(["71"]) == [1]
+    assert catalogue.titles == ["1984"]
+    assert catalogue.attributes() == [{"title": "1984", "price": "2.5"}]

@@ -89,6 +89,11 @@ HEAD = "user_id,item_id,timestamp\n"
             '{"user_id": "a", "item_id": null, "timestamp": 1}',
             "'item_id' must be filled",
         ),
+        (
+            "log.jsonl",
+            '{"user_id": ["a"], "item_id": "x", "timestamp": 1}',
+            "'user_id' must hold one value a row, got List",
+        ),
         ("log.jsonl", '{"user_id": "a", ', "cannot read .*log.jsonl as jsonl"),
         ("log.csv.gz", None, "cannot read .*log.csv.gz as csv"),
         ("log.jsonl.gz", None, "cannot read .*log.jsonl.gz as jsonl"),

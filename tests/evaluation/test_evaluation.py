@@ -11,6 +11,7 @@ from laser_peft.evaluation import (
     ranks_of_targets,
     summarise,
 )
+from laser_peft.evaluation.ranking import MISS
 
 
 def test_metrics_are_the_fractions_worked_by_hand():
@@ -24,13 +25,10 @@ def test_metrics_are_the_fractions_worked_by_hand():
     assert summarise(ranks, [20])["hr@20"] == 4 / 5
 
 
-def reference_rank(scores, target, seen=()):
-    """Five lines: hide, sort by score with the target last among equals, look it up."""
-    items = [item for item in range(1, len(scores) + 1) if item not in seen or item == target]
-    value = {item: -np.inf if item in seen else scores[item - 1] for item in items}
-    items += [item for item in seen if item != target]
-    order = sorted(items, key=lambda item: (-value.get(item, -np.inf), item == target))
-    return order.index(target)
+def reference_rank(scores, target, hidden=()):
+    """Sort what may be shown by score, the target last among equals, and look it up."""
+    items = [item for item in range(1, len(scores) + 1) if item not in hidden]
+    return sorted(items, key=lambda item: (-scores[item - 1], item == target)).index(target)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -48,7 +46,8 @@ def test_ranks_equal_a_five_line_reference(ties):
     for user in range(users):
         target, had = int(targets[user]), set(seen[user].tolist()) - {0}
         assert ranks[user, 0] == reference_rank(scores[user], target)
-        assert ranks[user, 1] == reference_rank(scores[user], target, had)
+        expected = MISS if target in had else reference_rank(scores[user], target, had)
+        assert ranks[user, 1] == expected
 
 
 def test_a_tie_counts_against_the_target():
@@ -67,7 +66,9 @@ def test_masking_takes_out_what_was_seen_and_padding_hides_nothing():
 def test_a_target_seen_before_is_a_miss_when_masked():
     items = torch.tensor([[3.0], [2.0], [1.0]])
     ranks = ranks_of_targets(torch.ones(1, 1), items, torch.tensor([1]), torch.tensor([[1]]))
-    assert ranks.tolist() == [[0, 2]]
+    assert ranks.tolist() == [[0, MISS]]
+    for metric in (hr_at, ndcg_at, mrr_at):
+        assert metric(10, ranks[:, 1].numpy()).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

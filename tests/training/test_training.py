@@ -12,6 +12,7 @@ from laser_peft.training import (
     LaserSettings,
     NextItemDataset,
     PromptDataset,
+    RankingTrainer,
     SASRecSettings,
     rank_dataset,
     train_laser,
@@ -113,7 +114,52 @@ def test_adapter_training_overfits_a_handful_of_users(model, split, prompts, tmp
     assert rank() < before
 
 
-def test_users_with_a_single_item_teach_nothing(model, split, prompts, tmp_path):
-    short = type(split)([np.array([3])], split.validation, split.test)
-    with pytest.raises(ValueError, match="no user has two training items"):
-        train_laser(model, short, prompts, tmp_path, LaserSettings(), max_items=50)
+def test_training_ends_at_the_best_step_not_the_last(model, split, prompts, tmp_path, monkeypatch):
+    """NDCG is made to fall with every evaluation: the first checkpoint must come back."""
+    falling = iter([0.3, 0.2, 0.1, 0.0])
+    monkeypatch.setattr(
+        "laser_peft.training.ranking_trainer.metrics_of_ranks",
+        lambda prediction: {"unmasked_ndcg@10": next(falling)},
+    )
+    saved = []
+    monkeypatch.setattr(
+        RankingTrainer,
+        "_save_checkpoint",
+        lambda self, *args, save=RankingTrainer._save_checkpoint: (
+            saved.append({n: p.detach().clone() for n, p in self.model.named_parameters()}),
+            save(self, *args),
+        )[1],
+    )
+    settings = LaserSettings(epochs=2, batch_size=8, evaluations_per_epoch=1)
+    train_laser(model, split, prompts, tmp_path, settings, max_items=50)
+    weights = dict(model.named_parameters())
+    assert len(saved) >= 2
+    assert all(torch.equal(weights[name], value) for name, value in saved[0].items())
+    assert not all(torch.equal(weights[name], value) for name, value in saved[-1].items())
+
+
+def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypatch):
+    calls = []
+    forward = type(model.base_model).forward
+    monkeypatch.setattr(
+        type(model.base_model),
+        "forward",
+        lambda self, **inputs: calls.append(inputs) or forward(self, **inputs),
+    )
+    dataset = PromptDataset(split.test[:3], prompts, max_items=50, ranked=True)
+    rank_dataset(model, dataset, batch_size=2)
+    assert len(calls) == 2
+    assert all(inputs.get("labels") is None and "seen" not in inputs for inputs in calls)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LaserSettings(evaluations_per_epoch=0), "evaluations_per_epoch must be at least"),
+        (lambda: LaserSettings(epochs=0), "LaserSettings: epochs must be at least 1, got 0"),
+        (lambda: SASRecSettings(patience=0), "SASRecSettings: patience must be at least 1, got 0"),
+    ],
+)
+def test_settings_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

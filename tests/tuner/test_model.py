@@ -321,7 +321,6 @@ def test_without_an_encoder_states_and_items_come_from_outside(lm):
 def test_bf16_base_keeps_fp32_adapters_and_stays_close(llama, encoder_folder):
     batch = make_batch()
     expected = make_model(llama, encoder_folder)(**batch).user_vectors
-    llama = llama.base_model.model if hasattr(llama, "peft_config") is False else llama
     state = {
         name: value.clone() for name, value in llama.state_dict().items() if f"{MOUNT}." not in name
     }
