@@ -15,7 +15,7 @@ ALLOWED = {
     "collaborative": LEAVES,
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
-    "recommender": {"data", "tuner", "collaborative"},
+    "recommender": {"data", "tuner"},
     "comparison": {"data", "training", "evaluation", "recommender"},
     "pipeline": {"data", "collaborative", "tuner", "training", "recommender", "comparison"},
     "cli": {"data", "training", "recommender", "comparison", "pipeline"},

@@ -75,7 +75,7 @@ def train_laser(
         )
         validation = [validation[user] for user in drawn]
     steps_per_epoch = -(-len(examples) // settings.batch_size)
-    every = max(steps_per_epoch // settings.evaluations_per_epoch, 1)
+    every = -(-steps_per_epoch // settings.evaluations_per_epoch)
 
     set_seed(seed)
     args = ranking_arguments(
