@@ -1,7 +1,7 @@
 """The command ``laser-peft``: train, evaluate, recommend."""
 
 import functools
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,14 +32,16 @@ TimeColumn = Annotated[
 
 
 def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns an error of the user's input into one line and exit status 2."""
+    """Turns an error of the user's input into one line on stderr and exit status 2."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        # A note of transformers to peft, which a user can do nothing about.
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
         try:
             command(*args, **kwargs)
         except (ValueError, OSError) as error:
-            print(f"laser-peft: {error}", file=sys.stderr)  # noqa: T201
+            typer.echo(f"laser-peft: {error}", err=True)
             raise typer.Exit(2) from error
 
     return wrapped
