@@ -61,3 +61,46 @@ def load_encoder(config: BiTuningConfig) -> PreTrainedModel | None:
             "get_input_embeddings() must return an nn.Embedding with a row per item"
         )
     return encoder
+
+
+def collaborative_states(
+    encoder: FrozenEncoder | None,
+    history: Tensor | None,
+    history_mask: Tensor | None,
+    history_states: Tensor | None,
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Encodes histories, or takes the states that came from outside.
+
+    Args:
+        encoder: the adapter's encoder, None if it has none.
+        history: ``(B, L)`` int64 item ids, oldest first, 0 = padding.
+        history_mask: ``(B, L)``, nonzero where an item is real. None: where ``history`` is not 0,
+            or everywhere with ``history_states``.
+        history_states: ``(B, L, C)`` float, instead of an encoder and a history.
+
+    Returns:
+        States ``(B, L, C)`` float and their mask ``(B, L)`` bool; None twice where no user has
+        any history.
+
+    Raises:
+        ValueError: if the inputs contradict each other or the adapter.
+    """
+    if history_states is not None:
+        if encoder is not None or history is not None:
+            raise ValueError(
+                "history_states are for an adapter without a collaborative encoder, and "
+                "instead of history; pass history and leave history_states out"
+            )
+        everywhere = torch.ones(
+            history_states.shape[:2], dtype=torch.bool, device=history_states.device
+        )
+        return history_states, everywhere if history_mask is None else history_mask.bool()
+    if history is None or history.size(1) == 0:
+        return None, None
+    if encoder is None:
+        raise ValueError(
+            "history needs a collaborative encoder and this adapter has none; set "
+            "BiTuningConfig(collaborative_encoder=...) or pass history_states"
+        )
+    mask = history != 0 if history_mask is None else history_mask.bool()
+    return encoder(history, mask), mask

@@ -139,3 +139,13 @@ class BiTuningLayer(nn.Module, BaseTunerLayer):
     def bias(self) -> Tensor:
         """Absent, as ``weight`` is."""
         raise AttributeError("a BiTuningLayer wraps no layer and has no bias")
+
+
+@torch.no_grad()
+def embedding_scale(embeddings: nn.Module, sample: int = 1024) -> float:
+    """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""
+    weight = embeddings.weight
+    if weight.is_meta:
+        return 1.0  # nothing to measure; the values come from a file
+    token_ids = torch.arange(min(sample, embeddings.num_embeddings), device=weight.device)
+    return max(embeddings(token_ids).float().std().item(), 1e-6)

@@ -19,9 +19,9 @@ from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
 from laser_peft.masking import newest_state
 
 from .config import SUPPORTED_TASKS, BiTuningConfig
-from .encoder import FrozenEncoder, load_encoder
+from .encoder import FrozenEncoder, collaborative_states, load_encoder
 from .joining import join, read
-from .layer import BiTuningAdapter, BiTuningLayer
+from .layer import BiTuningAdapter, BiTuningLayer, embedding_scale
 from .output import BiTuningOutput
 from .registration import PREFIX
 
@@ -117,9 +117,12 @@ class BiTuningModel(BaseTuner):
         adapter = self.layer.bituning_adapters[adapter_name]
         self._check_length(text.size(1), config)
 
-        states, states_mask = self._collaborative_states(
-            text, history, history_mask, history_states
+        states, states_mask = collaborative_states(
+            self._encoder(), history, history_mask, history_states
         )
+        if states is None:
+            states = text.new_zeros(text.size(0), 0, config.collaborative_dim)
+            states_mask = text_mask.new_zeros(text.size(0), 0)
         condensed = adapter.m_former(states, states_mask)
         tokens, suffix_positions = join(condensed.prefix, text, adapter.suffix(), text_mask)
         hidden = self._backbone()(inputs_embeds=tokens, use_cache=False).last_hidden_state
@@ -186,37 +189,6 @@ class BiTuningModel(BaseTuner):
     def _backbone(self) -> nn.Module:
         return getattr(self.model, self.model.base_model_prefix, self.model)
 
-    def _collaborative_states(
-        self,
-        text: Tensor,
-        history: Tensor | None,
-        history_mask: Tensor | None,
-        history_states: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Returns states ``(B, L, C)`` and their mask ``(B, L)``, with L = 0 for no history."""
-        encoder = self._encoder()
-        if history_states is not None:
-            if encoder is not None or history is not None:
-                raise ValueError(
-                    "history_states are for an adapter without a collaborative encoder, and "
-                    "instead of history; pass history and leave history_states out"
-                )
-            states = history_states
-            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        elif history is not None and history.size(1):
-            if encoder is None:
-                raise ValueError(
-                    "history needs a collaborative encoder and this adapter has none; set "
-                    "BiTuningConfig(collaborative_encoder=...) or pass history_states"
-                )
-            mask = history != 0
-            states = encoder(history, mask if history_mask is None else history_mask.bool())
-        else:
-            config = self.peft_config[self.active_adapters[0]]
-            states = text.new_zeros(text.size(0), 0, config.collaborative_dim)
-            return states, torch.zeros(states.shape[:2], dtype=torch.bool, device=text.device)
-        return states, mask if history_mask is None else history_mask.bool()
-
     def _check_length(self, num_text_tokens: int, config: BiTuningConfig) -> None:
         longest = getattr(self.model.config, "max_position_embeddings", None)
         total = config.num_prefix_tokens + num_text_tokens + config.num_suffix_tokens
@@ -265,7 +237,7 @@ class BiTuningModel(BaseTuner):
                 config,
                 embedding_dim=embeddings.embedding_dim,
                 hidden_dim=model.config.get_text_config().hidden_size,
-                embedding_scale=_embedding_scale(embeddings),
+                embedding_scale=embedding_scale(embeddings),
             )
         self.peft_config[adapter_name] = config
         for module in filter(None, (adapter, encoder)):
@@ -322,13 +294,3 @@ class BiTuningModel(BaseTuner):
         for container in (*BiTuningLayer.adapter_layer_names, *BiTuningLayer.other_param_names):
             key = key.replace(f"{container}.{adapter_name}.", f"{container}.", 1)
         return key
-
-
-@torch.no_grad()
-def _embedding_scale(embeddings: nn.Module, sample: int = 1024) -> float:
-    """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""
-    weight = embeddings.weight
-    if weight.is_meta:
-        return 1.0  # nothing to measure; the values come from a file
-    token_ids = torch.arange(min(sample, embeddings.num_embeddings), device=weight.device)
-    return max(embeddings(token_ids).float().std().item(), 1e-6)
