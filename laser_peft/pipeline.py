@@ -25,7 +25,6 @@ from laser_peft.data import (
     Catalogue,
     Histories,
     LeaveOneOut,
-    PromptBuilder,
     leave_one_out,
     read_interactions,
 )
@@ -118,13 +117,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
             "training needs users with at least 4 events"
         )
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
-    prompts = PromptBuilder(
-        tokenizer,
-        catalogue,
-        max_tokens=config.max_tokens,
-        max_items=config.max_items,
-        instruction=config.instruction,
-    )
+    prompts = config.prompt_builder(tokenizer, catalogue)
     _start_or_check(output, run, describe_data(catalogue, histories, split))
 
     started = time.monotonic()

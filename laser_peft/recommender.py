@@ -51,6 +51,18 @@ class RecommenderConfig:
     instruction: str = INSTRUCTION
     dtype: str = "float32"
 
+    def prompt_builder(
+        self, tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue
+    ) -> PromptBuilder:
+        """Makes the prompts these limits describe; raises what :class:`PromptBuilder` raises."""
+        return PromptBuilder(
+            tokenizer,
+            catalogue,
+            max_tokens=self.max_tokens,
+            max_items=self.max_items,
+            instruction=self.instruction,
+        )
+
 
 class LaserRecommender:
     """A language model with a Bi-Tuning adapter, its tokenizer and its catalogue.
@@ -83,13 +95,7 @@ class LaserRecommender:
         self.tokenizer = tokenizer
         self.catalogue = catalogue
         self.config = config or RecommenderConfig()
-        self.prompts = PromptBuilder(
-            tokenizer,
-            catalogue,
-            max_tokens=self.config.max_tokens,
-            max_items=self.config.max_items,
-            instruction=self.config.instruction,
-        )
+        self.prompts = self.config.prompt_builder(tokenizer, catalogue)
 
     @classmethod
     def from_pretrained(

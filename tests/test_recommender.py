@@ -81,6 +81,14 @@ def test_save_and_load_is_exact(recommender, lm_folder, tmp_path, give_llm):
         assert one.score == pytest.approx(other.score, rel=1e-5)
 
 
+def test_without_a_tokenizer_of_its_own_a_folder_uses_the_language_models(recommender, tmp_path):
+    recommender.save_pretrained(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    loaded = LaserRecommender.from_pretrained(tmp_path)
+    assert loaded.prompts([1, 2, 3]) == recommender.prompts([1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("history", "k", "message"),
     [

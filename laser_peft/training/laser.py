@@ -65,7 +65,6 @@ def train_laser(
         max_items: longest history of the encoder in items.
         seed: of the order of examples, dropout and the validation users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
-
     """
     examples = split.training_examples(every_prefix=settings.every_prefix)
     validation = split.validation
