@@ -1,29 +1,59 @@
 """Every size and switch of a Bi-Tuning adapter, checked at birth.
 
 Axes: P prefix tokens, S suffix tokens, E experts, C collaborative width, M width of the M-Former,
-D width of the LM, R recommendation width.
+D width of the LM's embeddings, H width of its last hidden states, R recommendation width.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftConfig, TaskType
 
+from .card import describe_adapter
 from .registration import peft_type
 
-SUPPORTED_TASKS = (TaskType.CAUSAL_LM, TaskType.FEATURE_EXTRACTION)
+CHOICES = {
+    "prefix_source": ("m_former", "plain", "none"),
+    "moe": ("ffn", "query", "none"),
+    "suffix_reading": ("suffix", "mean", "eos"),
+    "item_vectors": ("collaborative", "text", "fused"),
+    "similarity": ("dot", "cosine"),
+}
+AT_LEAST_ONE = (
+    "m_former_num_layers",
+    "m_former_cross_attention_frequency",
+    "m_former_hidden_size",
+    "m_former_num_heads",
+    "m_former_intermediate_size",
+    "num_experts",
+    "num_experts_per_user",
+    "collaborative_dim",
+    "recommendation_dim",
+    "item_text_dim",
+)
+AT_LEAST_ZERO = ("num_prefix_tokens", "num_suffix_tokens", "num_text_items")
+SWITCHES = ("bundle_encoder", "user_projection", "init_weights", "collaborative_skip")
+REQUIRED = (
+    *("m_former_num_layers", "m_former_cross_attention_frequency", "num_prefix_tokens"),
+    *("num_suffix_tokens", "num_text_items", "bundle_encoder", "user_projection", "init_weights"),
+)
+DEFAULT_EXPERTS = {"ffn": (4, 2), "query": (8, 1), "none": (1, 1)}
+DEFAULT_TEMPERATURE = {"dot": 1.0, "cosine": 0.05}
 
 
 @dataclass
 class BiTuningConfig(PeftConfig):
     """Configuration of a Bi-Tuning adapter (arXiv 2409.01605).
 
-    Sizes left at None are filled in from the language model and the encoder when the adapter is
-    created; ``model.peft_config["default"]`` and ``adapter_config.json`` hold the numbers used.
+    What is left at None is filled in from the language model and the encoder when the adapter is
+    created; ``model.peft_config["default"]`` and ``adapter_config.json`` hold the values used.
 
     Args:
-        num_prefix_tokens: virtual tokens P in front of the text, written by the M-Former.
-        num_suffix_tokens: learned virtual tokens S after the text, where the user is read.
+        num_prefix_tokens: virtual tokens P in front of the text; 0 for none.
+        num_suffix_tokens: learned virtual tokens S after the text; used where ``suffix_reading``
+            is ``"suffix"``.
+        prefix_source: ``"m_former"`` writes each user's prefix from the collaborative states;
+            ``"plain"`` learns one prefix for all users (prompt tuning); ``"none"`` has no prefix.
         m_former_hidden_size: width M of the M-Former. None: half the LM's width, a multiple of 64
             within 64..768.
         m_former_num_layers: blocks of the M-Former.
@@ -31,24 +61,45 @@ class BiTuningConfig(PeftConfig):
         m_former_intermediate_size: hidden width of each expert. None: twice the M-Former's width.
         m_former_cross_attention_frequency: every n-th block reads the collaborative states,
             starting with the first.
-        m_former_dropout: dropout probability inside the M-Former.
-        num_experts: feed-forward experts E in each block; 1 means an ordinary feed-forward.
-        num_experts_per_user: experts that the router picks for each user, at most ``num_experts``.
+        m_former_dropout: dropout probability inside the M-Former, in ``[0, 1)``.
+        moe: what an expert is. ``"ffn"``: a feed-forward of each block; ``"query"``: a set of P
+            learned queries over shared blocks (the paper's); ``"none"``: no mixture, no router.
+        num_experts: experts E. None: 4 with ``"ffn"``, 8 with ``"query"``, 1 with ``"none"``.
+        num_experts_per_user: experts that the router picks for each user, at most
+            ``num_experts``. None: 2 with ``"ffn"`` (1 of 1), else 1.
         router_balance_weight: weight λ of the router's balance term in the loss.
         collaborative_encoder: folder or Hub id of the frozen ID encoder, a transformers model
             with an item table (see :mod:`laser_peft.collaborative`). None: states and item
             vectors are passed to forward.
-        collaborative_encoder_config: filled in: the encoder's own configuration, from which a
-            saved adapter rebuilds it. A config that carries one takes the weights from the
-            adapter file, not from ``collaborative_encoder``.
+        collaborative_encoder_revision: branch, tag or commit of a Hub id.
+        bundle_encoder: save the encoder's weights in the adapter's file. False: a saved adapter
+            loads them from ``collaborative_encoder`` again.
+        collaborative_encoder_config: filled in where the encoder is bundled: its configuration,
+            from which a saved adapter rebuilds it. A config that carries one takes the weights
+            from the adapter file, not from ``collaborative_encoder``.
         collaborative_dim: width C of the encoder's states. None: the encoder's; without an
             encoder, the LM's width.
-        recommendation_dim: width R of user and item vectors. None: the encoder's width, which is
-            the only possible one with an encoder.
-        collaborative_skip: the user vector is the encoder's own plus a learned correction that
-            starts at zero, so an untrained adapter ranks exactly as its encoder does. Needs an
-            encoder.
-        temperature: scores are divided by it.
+        collaborative_skip: the user vector is the encoder's own (the state at the newest item)
+            plus a learned correction that starts at zero, so an untrained adapter ranks exactly
+            as its encoder does. Needs R = C. None: where there is an encoder and item vectors
+            come from it.
+        suffix_reading: where the user is read. ``"suffix"``: the states of the S suffix tokens,
+            side by side; ``"mean"``: the mean state of the text, no suffix; ``"eos"``: the state
+            of the LM's own end-of-text token, appended and not trained.
+        user_projection: a linear layer from the read states to R. False: the states themselves
+            (their mean for S > 1) are the user vector, R = H.
+        recommendation_dim: width R of user and item vectors. None: the encoder's width where
+            item vectors come from it, else the LM's.
+        item_vectors: ``"collaborative"``: the encoder's item table, or vectors passed to forward;
+            ``"text"``: a table of text vectors, see ``BiTuningModel.set_item_text_vectors``;
+            ``"fused"``: the encoder's plus a learned linear map, zero at first, of text vectors.
+        item_text_dim: width of the text vectors. None: R with ``"text"`` (the only possible one),
+            H with ``"fused"``.
+        num_text_items: filled in: items whose text vectors the adapter's file holds.
+        similarity: ``"dot"`` or ``"cosine"`` of user and item vectors.
+        temperature: scores are divided by it. None: 1 for ``"dot"``, 0.05 for ``"cosine"``.
+        init_weights: False starts the learned corrections at random instead of zero, to see an
+            untrained adapter have an effect (PEFT's convention).
 
     Raises:
         ValueError: if a value is out of range or two values contradict each other.
@@ -56,21 +107,32 @@ class BiTuningConfig(PeftConfig):
 
     num_prefix_tokens: int = 16
     num_suffix_tokens: int = 1
+    prefix_source: str = "m_former"
     m_former_hidden_size: int | None = None
     m_former_num_layers: int = 2
     m_former_num_heads: int | None = None
     m_former_intermediate_size: int | None = None
     m_former_cross_attention_frequency: int = 2
     m_former_dropout: float = 0.1
-    num_experts: int = 4
-    num_experts_per_user: int = 2
+    moe: str = "ffn"
+    num_experts: int | None = None
+    num_experts_per_user: int | None = None
     router_balance_weight: float = 0.01
     collaborative_encoder: str | None = None
+    collaborative_encoder_revision: str | None = None
+    bundle_encoder: bool = True
     collaborative_encoder_config: dict[str, Any] | None = None
     collaborative_dim: int | None = None
+    collaborative_skip: bool | None = None
+    suffix_reading: str = "suffix"
+    user_projection: bool = True
     recommendation_dim: int | None = None
-    collaborative_skip: bool = True
-    temperature: float = 1.0
+    item_vectors: str = "collaborative"
+    item_text_dim: int | None = None
+    num_text_items: int = 0
+    similarity: str = "dot"
+    temperature: float | None = None
+    init_weights: bool = True
     task_type: TaskType | str | None = field(default=TaskType.CAUSAL_LM)
 
     def __post_init__(self) -> None:
@@ -81,43 +143,8 @@ class BiTuningConfig(PeftConfig):
         """
         super().__post_init__()
         self.peft_type = peft_type()
-        for name in (
-            "num_prefix_tokens",
-            "num_suffix_tokens",
-            "m_former_num_layers",
-            "m_former_cross_attention_frequency",
-            "num_experts",
-            "num_experts_per_user",
-        ):
-            _check_at_least_one(name, getattr(self, name))
-        for name in (
-            "m_former_hidden_size",
-            "m_former_num_heads",
-            "m_former_intermediate_size",
-            "collaborative_dim",
-            "recommendation_dim",
-        ):
-            if getattr(self, name) is not None:
-                _check_at_least_one(name, getattr(self, name))
-        if self.num_experts_per_user > self.num_experts:
-            raise ValueError(
-                f"num_experts_per_user ({self.num_experts_per_user}) must be at most num_experts "
-                f"({self.num_experts})"
-            )
-        if not 0 <= self.m_former_dropout < 1:
-            raise ValueError(f"m_former_dropout must lie in [0, 1), got {self.m_former_dropout}")
-        if not self.router_balance_weight >= 0:
-            raise ValueError(
-                f"router_balance_weight must not be negative, got {self.router_balance_weight}"
-            )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        width, heads = self.m_former_hidden_size, self.m_former_num_heads
-        if width is not None and heads is not None and width % heads:
-            raise ValueError(
-                f"m_former_hidden_size ({width}) must be a multiple of m_former_num_heads "
-                f"({heads}); try m_former_hidden_size={heads * (width // heads + 1)}"
-            )
+        self._check_values()
+        self._check_that_values_fit_together()
 
     @property
     def has_encoder(self) -> bool:
@@ -126,43 +153,87 @@ class BiTuningConfig(PeftConfig):
             self.collaborative_encoder is not None or self.collaborative_encoder_config is not None
         )
 
-    def resolved(
-        self, *, lm_dim: int, encoder_config: dict[str, Any] | None, encoder_dim: int | None
-    ) -> "BiTuningConfig":
-        """Returns a copy in which every size is a number.
+    @property
+    def experts(self) -> tuple[int, int]:
+        """The number of experts and of those each user gets, defaults filled in."""
+        default, default_per_user = DEFAULT_EXPERTS[self.moe]
+        num_experts = self.num_experts or default
+        return num_experts, self.num_experts_per_user or min(default_per_user, num_experts)
 
-        Args:
-            lm_dim: width D of the LM's token embeddings.
-            encoder_config: the encoder's configuration as JSON values, None without an encoder.
-            encoder_dim: width of the encoder's states, None without an encoder.
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Writes ``adapter_config.json``, and tells a model card beside it what the adapter is."""
+        super().save_pretrained(save_directory, **kwargs)
+        describe_adapter(save_directory, self)
 
-        Raises:
-            ValueError: if a width given by hand contradicts the encoder, or a default width is
-                no multiple of a number of heads given by hand.
-        """
-        if encoder_dim is not None:
-            for name in ("collaborative_dim", "recommendation_dim"):
-                if getattr(self, name) not in (None, encoder_dim):
+    def _check_values(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(repr, choices))}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        for names, least in ((AT_LEAST_ONE, 1), (AT_LEAST_ZERO, 0)):
+            for name in names:
+                value = getattr(self, name)
+                if value is None and name not in REQUIRED:
+                    continue
+                if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise ValueError(
-                        f"{name} ({getattr(self, name)}) must equal the width of the collaborative "
-                        f"encoder ({encoder_dim}); leave it out to take it from the encoder"
+                        f"{name} must be a whole number of at least {least}, got {value!r}"
                     )
-        width = self.m_former_hidden_size or min(max(lm_dim // 2 // 64 * 64, 64), 768)
-        return replace(
-            self,
-            m_former_hidden_size=width,
-            m_former_num_heads=self.m_former_num_heads or _default_heads(width),
-            m_former_intermediate_size=self.m_former_intermediate_size or 2 * width,
-            collaborative_encoder_config=encoder_config,
-            collaborative_dim=encoder_dim or self.collaborative_dim or lm_dim,
-            recommendation_dim=encoder_dim or self.recommendation_dim or lm_dim,
-        )
+        for name in SWITCHES:
+            value = getattr(self, name)
+            if not isinstance(value, bool) and (value is not None or name in REQUIRED):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
+        if not _is_number(self.m_former_dropout) or not 0 <= self.m_former_dropout < 1:
+            raise ValueError(f"m_former_dropout must lie in [0, 1), got {self.m_former_dropout!r}")
+        if not _is_number(self.router_balance_weight) or not self.router_balance_weight >= 0:
+            raise ValueError(
+                f"router_balance_weight must not be negative, got {self.router_balance_weight!r}"
+            )
+        if self.temperature is not None and not (
+            _is_number(self.temperature) and 0 < self.temperature < float("inf")
+        ):
+            raise ValueError(f"temperature must be positive, got {self.temperature!r}")
+
+    def _check_that_values_fit_together(self) -> None:
+        num_experts, per_user = self.experts
+        if per_user > num_experts:
+            raise ValueError(
+                f"num_experts_per_user ({per_user}) must be at most num_experts ({num_experts})"
+            )
+        if self.moe == "none" and num_experts > 1:
+            raise ValueError(
+                f"moe='none' has no experts, got num_experts={num_experts}; leave it out or set "
+                "moe='ffn' or moe='query'"
+            )
+        width, heads = self.m_former_hidden_size, self.m_former_num_heads
+        if width is not None and heads is not None and width % heads:
+            raise ValueError(
+                f"m_former_hidden_size ({width}) must be a multiple of m_former_num_heads "
+                f"({heads}); try m_former_hidden_size={heads * (width // heads + 1)}"
+            )
+        if self.suffix_reading == "suffix" and self.num_suffix_tokens == 0:
+            raise ValueError(
+                "suffix_reading='suffix' needs num_suffix_tokens of at least 1, got 0; to read the "
+                "text itself set suffix_reading='mean' or 'eos'"
+            )
+        if self.item_vectors == "fused" and not self.has_encoder:
+            raise ValueError(
+                "item_vectors='fused' adds text vectors to the encoder's item table and there is "
+                "no encoder; set collaborative_encoder=... or item_vectors='text'"
+            )
+        if self.collaborative_skip and not self.user_projection:
+            raise ValueError(
+                "collaborative_skip adds a correction that starts at zero, which needs "
+                "user_projection=True; set one of them otherwise"
+            )
+        if not self.bundle_encoder and self.collaborative_encoder is None:
+            raise ValueError(
+                "bundle_encoder=False leaves the encoder out of the adapter's file and needs "
+                "collaborative_encoder=... to load it from, got None"
+            )
 
 
-def _check_at_least_one(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _default_heads(width: int) -> int:
-    return width // 64 if width % 64 == 0 else 1
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

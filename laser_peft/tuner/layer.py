@@ -1,134 +1,117 @@
-"""The module that a Bi-Tuning adapter adds to the language model, one entry per adapter name.
+"""The module that Bi-Tuning adds to the language model, one entry per adapter name.
 
-Axes: B users, P prefix tokens, S suffix tokens, D width of the LM, H width of its last hidden
-states, R recommendation width.
+Axes: N items in the catalogue, R recommendation width.
 """
 
-import torch
+from typing import NamedTuple
+
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .adapter import BiTuningAdapter
 from .config import BiTuningConfig
-from .encoder import FrozenEncoder
-from .m_former import MFormer
+from .encoder import FrozenEncoder, collaborative_states
 
 
-class SuffixTokens(nn.Module):
-    """S learned virtual tokens, the same for every user.
+class ActiveAdapter(NamedTuple):
+    """An adapter and the encoder it reads."""
 
-    Args:
-        num_tokens: S.
-        dim: width D of the LM's token embeddings.
-        scale: standard deviation of the initial entries.
-    """
+    adapter: BiTuningAdapter
+    encoder: FrozenEncoder | None
 
-    def __init__(self, *, num_tokens: int, dim: int, scale: float) -> None:
-        super().__init__()
-        self.tokens = nn.Parameter(torch.randn(num_tokens, dim) * scale)
+    @property
+    def config(self) -> BiTuningConfig:
+        """The adapter's resolved configuration."""
+        return self.adapter.config
 
-    def forward(self) -> Tensor:
-        """Returns the ``(S, D)`` tokens."""
-        return self.tokens
-
-
-class UserHead(nn.Module):
-    """Projects the LM's states at the suffix into the recommendation space.
-
-    Args:
-        num_suffix_tokens: S.
-        lm_dim: width H of the LM's states.
-        recommendation_dim: width R.
-        starts_at_zero: the output is zero until trained (a correction, not a vector of its own).
-    """
-
-    def __init__(
+    def states(
         self,
         *,
-        num_suffix_tokens: int,
-        lm_dim: int,
-        recommendation_dim: int,
-        starts_at_zero: bool,
-    ) -> None:
-        super().__init__()
-        self.projection = nn.Linear(num_suffix_tokens * lm_dim, recommendation_dim)
-        if starts_at_zero:
-            nn.init.zeros_(self.projection.weight)
-        nn.init.zeros_(self.projection.bias)
-
-    def forward(self, suffix_states: Tensor) -> Tensor:
-        """Maps ``(B, S, H)`` float of any precision to ``(B, R)`` in the head's precision."""
-        return self.projection(suffix_states.flatten(1).to(self.projection.weight.dtype))
-
-
-class BiTuningAdapter(nn.Module):
-    """Everything that one adapter learns.
-
-    Args:
-        config: a resolved configuration, every size a number.
-        embedding_dim: width D of the LM's token embeddings.
-        hidden_dim: width H of the LM's last hidden states.
-        embedding_scale: standard deviation of the LM's own token embeddings; virtual tokens start
-            at the same scale.
-    """
-
-    def __init__(
-        self,
-        config: BiTuningConfig,
-        *,
-        embedding_dim: int,
-        hidden_dim: int,
-        embedding_scale: float,
-    ) -> None:
-        super().__init__()
-        assert config.collaborative_dim is not None, "the configuration is not resolved"
-        assert config.recommendation_dim is not None
-        assert config.m_former_hidden_size is not None
-        assert config.m_former_num_heads is not None
-        assert config.m_former_intermediate_size is not None
-        self.m_former = MFormer(
-            num_prefix_tokens=config.num_prefix_tokens,
-            collaborative_dim=config.collaborative_dim,
-            dim=config.m_former_hidden_size,
-            lm_dim=embedding_dim,
-            num_layers=config.m_former_num_layers,
-            num_heads=config.m_former_num_heads,
-            hidden_dim=config.m_former_intermediate_size,
-            cross_attention_frequency=config.m_former_cross_attention_frequency,
-            num_experts=config.num_experts,
-            num_experts_per_user=config.num_experts_per_user,
-            dropout=config.m_former_dropout,
-            output_scale=embedding_scale,
+        history: Tensor | None,
+        history_mask: Tensor | None,
+        history_states: Tensor | None,
+        like: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Encodes histories; see :func:`collaborative_states`."""
+        assert self.config.collaborative_dim is not None, "the configuration is not resolved"
+        return collaborative_states(
+            self.encoder,
+            history,
+            history_mask,
+            history_states,
+            like=like,
+            dim=self.config.collaborative_dim,
         )
-        self.suffix = SuffixTokens(
-            num_tokens=config.num_suffix_tokens, dim=embedding_dim, scale=embedding_scale
-        )
-        self.head = UserHead(
-            num_suffix_tokens=config.num_suffix_tokens,
-            lm_dim=hidden_dim,
-            recommendation_dim=config.recommendation_dim,
-            starts_at_zero=config.collaborative_skip and config.has_encoder,
-        )
+
+    def item_vectors(self, passed: Tensor | None = None) -> Tensor:
+        """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.
+
+        Args:
+            passed: ``(N, R)`` float from outside, in place of the adapter's own.
+
+        Raises:
+            ValueError: if there are none, or those passed have another width.
+        """
+        vectors = passed
+        if vectors is None:
+            vectors = self.adapter.items(self.encoder and self.encoder.item_vectors())
+        elif vectors.ndim != 2 or vectors.size(1) != self.config.recommendation_dim:
+            raise ValueError(
+                f"item_vectors must have the shape (items, {self.config.recommendation_dim}), "
+                f"got {tuple(vectors.shape)}"
+            )
+        return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
 
 
 class BiTuningLayer(nn.Module, BaseTunerLayer):
-    """Holds the adapters and their frozen encoders by adapter name, as PEFT expects a layer to."""
+    """Holds the adapters and their frozen encoders by adapter name, as PEFT expects a layer to.
+
+    Names that carry the method's prefix are saved and expected in an adapter's file; the encoders
+    of adapters that only refer to theirs therefore live under a name without it.
+    """
 
     adapter_layer_names = ("bituning_adapters",)
-    other_param_names = ("bituning_encoders",)
+    other_param_names = ("bituning_encoders", "referenced_encoders")
 
     def __init__(self) -> None:
         super().__init__()
         self.bituning_adapters = nn.ModuleDict()
         self.bituning_encoders = nn.ModuleDict()
+        self.referenced_encoders = nn.ModuleDict()
 
     def update_layer(
         self, adapter_name: str, adapter: BiTuningAdapter, encoder: PreTrainedModel | None
     ) -> None:
         """Adds an adapter, with the encoder it reads if it has one."""
         self.bituning_adapters[adapter_name] = adapter
+        bundled = adapter.config.bundle_encoder
+        encoders, others = self.bituning_encoders, self.referenced_encoders
+        if not bundled:
+            encoders, others = others, encoders
+        for container in (encoders, others):
+            if adapter_name in container:
+                del container[adapter_name]
         if encoder is not None:
-            self.bituning_encoders[adapter_name] = FrozenEncoder(encoder)
+            encoders[adapter_name] = FrozenEncoder(encoder)
+
+    def encoder_of(self, adapter_name: str) -> FrozenEncoder | None:
+        """Returns the encoder that an adapter reads, None if it has none."""
+        for encoders in (self.bituning_encoders, self.referenced_encoders):
+            if adapter_name in encoders:
+                return encoders[adapter_name]
+        return None
+
+    @property
+    def active(self) -> "ActiveAdapter | None":
+        """The adapter that answers calls; None while adapters are disabled or all are deleted."""
+        if self.disable_adapters or not self.active_adapters:
+            return None
+        name = self.active_adapters[0]
+        if name not in self.bituning_adapters:
+            return None
+        return ActiveAdapter(self.bituning_adapters[name], self.encoder_of(name))
 
     @property
     def weight(self) -> Tensor:
@@ -139,13 +122,3 @@ class BiTuningLayer(nn.Module, BaseTunerLayer):
     def bias(self) -> Tensor:
         """Absent, as ``weight`` is."""
         raise AttributeError("a BiTuningLayer wraps no layer and has no bias")
-
-
-@torch.no_grad()
-def embedding_scale(embeddings: nn.Module, sample: int = 1024) -> float:
-    """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""
-    weight = embeddings.weight
-    if weight.is_meta:
-        return 1.0  # nothing to measure; the values come from a file
-    token_ids = torch.arange(min(sample, embeddings.num_embeddings), device=weight.device)
-    return max(embeddings(token_ids).float().std().item(), 1e-6)

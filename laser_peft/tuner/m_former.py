@@ -1,11 +1,11 @@
 """M-Former: learned queries read a user's collaborative states and become prefix tokens.
 
-Axes: B users, L items in a history, P prefix tokens, E experts, C collaborative width,
-M width of the M-Former, F hidden width of an expert, D width of the LM.
+Axes: B users, L items in a history, P prefix tokens, E experts, k experts a user, C collaborative
+width, M width of the M-Former, F hidden width of an expert, D width of the LM.
 Follows §3.2 of arXiv 2409.01605: a query transformer with cross-attention and experts that a
 router picks from the user's history.
 
-Differs: the experts are the blocks' feed-forwards (the paper's are sets of queries); router
+Differs: the experts may be the blocks' feed-forwards (the paper's are sets of queries); router
 weights are scaled so that the recommendation loss reaches the router even when one expert is
 picked; one learned extra state is always there to be read, so an empty history is no special case.
 """
@@ -16,91 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laser_peft.masking import mean_over_real
-
-INITIAL_STD = 0.02
+from .experts import ExpertFeedForward, Router
 
 
 class MFormerOutput(NamedTuple):
     """What the M-Former gives for a batch."""
 
     prefix: Tensor  # (B, P, D) float
-    router_probs: Tensor  # (B, E) float, rows sum to one
-    router_chosen: Tensor  # (B, E) bool, k True a row
-
-
-class Router(nn.Module):
-    """Turns a user's collaborative states into one weight per expert.
-
-    Padding never votes: probabilities are averaged over real items only.
-
-    Args:
-        dim: width M of the states.
-        num_experts: experts E.
-        num_experts_per_user: how many of them, k, a user gets.
-    """
-
-    def __init__(self, *, dim: int, num_experts: int, num_experts_per_user: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, num_experts, bias=False)
-        self.num_experts_per_user = num_experts_per_user
-
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighs the experts.
-
-        Args:
-            states: ``(B, L, M)`` float.
-            mask: ``(B, L)`` bool, True where a state may vote; at least one a row.
-
-        Returns:
-            ``weights (B, E)``: the k largest probabilities, rescaled to sum to one, else zero;
-            ``probs (B, E)``: each row sums to one; ``chosen (B, E)`` bool, k True a row.
-        """
-        probs = mean_over_real(self.gate(states).float().softmax(-1), mask)
-        top = probs.topk(self.num_experts_per_user, dim=-1).indices
-        chosen = torch.zeros_like(probs, dtype=torch.bool).scatter(1, top, True)
-        picked = probs * chosen
-        # The sum is a constant to the gradient: with k = 1 the weight is p / p, whose true
-        # gradient is zero and would leave the router to the balance term alone.
-        return picked / picked.sum(-1, keepdim=True).detach(), probs, chosen
-
-
-class ExpertFeedForward(nn.Module):
-    """E feed-forwards whose outputs are mixed by each user's router weights.
-
-    All experts run on all users as two batched products; the router's zeros drop what was not
-    chosen.
-
-    Args:
-        dim: width M in and out.
-        hidden_dim: width F between the two layers.
-        num_experts: experts E.
-    """
-
-    def __init__(self, *, dim: int, hidden_dim: int, num_experts: int) -> None:
-        super().__init__()
-        self.weight_in = nn.Parameter(torch.randn(num_experts, dim, hidden_dim) * INITIAL_STD)
-        self.bias_in = nn.Parameter(torch.zeros(num_experts, 1, hidden_dim))
-        self.weight_out = nn.Parameter(torch.randn(num_experts, hidden_dim, dim) * INITIAL_STD)
-        self.bias_out = nn.Parameter(torch.zeros(num_experts, 1, dim))
-
-    def forward(self, queries: Tensor, expert_weights: Tensor) -> Tensor:
-        """Mixes the experts.
-
-        Args:
-            queries: ``(B, P, M)`` float.
-            expert_weights: ``(B, E)`` float.
-
-        Returns:
-            ``(B, P, M)`` float.
-        """
-        batch, num_queries, dim = queries.shape
-        num_experts = self.weight_in.size(0)
-        flat = queries.reshape(1, batch * num_queries, dim).expand(num_experts, -1, -1)
-        hidden = F.gelu(flat @ self.weight_in + self.bias_in)
-        outputs = hidden @ self.weight_out + self.bias_out  # (E, B * P, M)
-        outputs = outputs.view(num_experts, batch, num_queries, dim)
-        return torch.einsum("ebpm,be->bpm", outputs, expert_weights.to(outputs.dtype))
+    router_probs: Tensor | None  # (B, E) float, rows sum to one; None without a router
+    router_chosen: Tensor | None  # (B, E) bool, k True a row
 
 
 class Attention(nn.Module):
@@ -201,9 +125,11 @@ class MFormer(nn.Module):
         lm_dim: width D of the prefix tokens.
         num_layers: blocks.
         num_heads: heads a block; must divide ``dim``.
-        hidden_dim: width F inside an expert.
+        hidden_dim: width F inside a feed-forward.
         cross_attention_frequency: every n-th block reads the history, starting with the first.
-        num_experts: experts E a block.
+        moe: ``"ffn"``: each block has E feed-forwards; ``"query"``: there are E sets of P queries
+            and every set that a user gets runs through the blocks; ``"none"``: one of each.
+        num_experts: experts E.
         num_experts_per_user: experts k a user.
         dropout: dropout probability.
         output_scale: standard deviation of the prefix tokens' entries at the start.
@@ -220,24 +146,29 @@ class MFormer(nn.Module):
         num_heads: int,
         hidden_dim: int,
         cross_attention_frequency: int,
+        moe: str,
         num_experts: int,
         num_experts_per_user: int,
         dropout: float,
         output_scale: float,
     ) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(num_prefix_tokens, dim))
+        self.moe = moe
+        self.num_experts_per_user = num_experts_per_user
+        num_query_sets = num_experts if moe == "query" else 1
+        self.queries = nn.Parameter(torch.randn(num_query_sets, num_prefix_tokens, dim))
         self.no_history = nn.Parameter(torch.randn(dim))
         self.state_projection = nn.Sequential(nn.Linear(collaborative_dim, dim), nn.LayerNorm(dim))
-        self.router = Router(
-            dim=dim, num_experts=num_experts, num_experts_per_user=num_experts_per_user
-        )
+        if moe != "none":
+            self.router = Router(
+                dim=dim, num_experts=num_experts, num_experts_per_user=num_experts_per_user
+            )
         self.blocks = nn.ModuleList(
             MFormerBlock(
                 dim=dim,
                 num_heads=num_heads,
                 hidden_dim=hidden_dim,
-                num_experts=num_experts,
+                num_experts=num_experts if moe == "ffn" else 1,
                 dropout=dropout,
                 reads_history=index % cross_attention_frequency == 0,
             )
@@ -260,16 +191,39 @@ class MFormer(nn.Module):
             A :class:`MFormerOutput`; values at padding have no influence on it.
         """
         batch = states.size(0)
-        projected = self.state_projection(states.to(self.queries.dtype))  # (B, L, M)
+        states = states.to(self.queries.dtype).masked_fill(~mask.unsqueeze(-1), 0)
+        projected = self.state_projection(states)  # (B, L, M)
         no_history = self.no_history.to(projected.dtype).expand(batch, 1, -1)
         context = torch.cat([no_history, projected], dim=1)  # (B, 1 + L, M)
         always = torch.ones(batch, 1, dtype=torch.bool, device=mask.device)
         may_read = torch.cat([always, mask], dim=1)
+        if self.moe == "none":
+            only = context.new_ones(batch, 1)
+            return MFormerOutput(self._condense(self.queries, context, may_read, only), None, None)
+
         # Every user may read the extra state; only users without history are routed by it.
         may_vote = torch.cat([~mask.any(1, keepdim=True), mask], dim=1)
         weights, probs, chosen = self.router(context, may_vote)
+        if self.moe == "ffn":
+            prefix = self._condense(self.queries, context, may_read, weights)
+        else:
+            prefix = self._mix_query_sets(context, may_read, weights)
+        return MFormerOutput(prefix, probs, chosen)
 
-        queries = self.queries.expand(batch, -1, -1)
+    def _mix_query_sets(self, context: Tensor, may_read: Tensor, weights: Tensor) -> Tensor:
+        """Runs each user's k query sets as k rows of one batch: ``(B, P, D)``."""
+        k = self.num_experts_per_user
+        set_weights, sets = weights.topk(k, dim=-1)  # (B, k)
+        rows = self.queries[sets].flatten(0, 1)  # (B * k, P, M)
+        context, may_read = context.repeat_interleave(k, 0), may_read.repeat_interleave(k, 0)
+        prefixes = self._condense(rows, context, may_read, context.new_ones(rows.size(0), 1))
+        prefixes = prefixes.unflatten(0, (-1, k))  # (B, k, P, D)
+        return torch.einsum("bkpd,bk->bpd", prefixes, set_weights.to(prefixes.dtype))
+
+    def _condense(
+        self, queries: Tensor, context: Tensor, may_read: Tensor, expert_weights: Tensor
+    ) -> Tensor:
+        queries = queries.expand(context.size(0), -1, -1)
         for block in self.blocks:
-            queries = block(queries, context, may_read, weights)
-        return MFormerOutput(self.output(self.final_norm(queries)), probs, chosen)
+            queries = block(queries, context, may_read, expert_weights)
+        return self.output(self.final_norm(queries))

@@ -1,8 +1,6 @@
-"""Bi-Tuning as a PEFT tuner: virtual tokens at both ends of the prompt of a frozen causal LM.
+"""Bi-Tuning as a PEFT tuner: what PEFT asks of a method beyond its layer.
 
-Axes: B users, T text tokens, L items in a history, N items in the catalogue, P prefix tokens,
-S suffix tokens, E experts, C collaborative width, D width of the LM, R recommendation width.
-Follows §3 of arXiv 2409.01605; docs/method.md lists where we differ.
+Axes: N items in the catalogue, X width of text vectors, R recommendation width.
 """
 
 from contextlib import nullcontext
@@ -11,32 +9,29 @@ from typing import Any
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import TaskType
 from peft.utils.integrations import init_empty_weights
+from peft.utils.other import set_additional_trainable_modules
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
-from laser_peft.masking import newest_state
-
-from .config import SUPPORTED_TASKS, BiTuningConfig
-from .encoder import FrozenEncoder, collaborative_states, load_encoder
-from .joining import join, read
-from .layer import BiTuningAdapter, BiTuningLayer, embedding_scale
-from .output import BiTuningOutput
+from .adapter import BiTuningAdapter
+from .base_model import check_base_model, embedding_scale, end_of_text, hidden_dim
+from .encoder import load_encoder
+from .layer import ActiveAdapter, BiTuningLayer
+from .mounting import MOUNT, mount, unmount
 from .registration import PREFIX
+from .sizes import resolve
 
-# Must not contain PREFIX: PEFT skips such modules when it deletes an adapter.
-MOUNT = "laser_layer"
-# What Trainer and PEFT's task wrappers add to a call; none of it concerns a recommendation.
-IGNORED_ARGUMENTS = frozenset(
-    {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch"}
-)
+# With the other task types PEFT wraps a model that has a classification head or an encoder.
+SUPPORTED_TASKS = (TaskType.CAUSAL_LM, TaskType.FEATURE_EXTRACTION, None)
 
 
 class BiTuningModel(BaseTuner):
     """Wraps a causal LM with Bi-Tuning adapters; made by ``peft.get_peft_model``.
 
-    The LM's backbone reads ``[prefix][text][suffix]``; its vocabulary head is never called.
+    A call that carries recommendation inputs reads users; any other is plain use of the LM with
+    the user's prefix in place.
     """
 
     prefix = PREFIX
@@ -48,156 +43,78 @@ class BiTuningModel(BaseTuner):
         """The module that holds the adapters."""
         return getattr(self.model, MOUNT)
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        history: Tensor | None = None,
-        history_mask: Tensor | None = None,
-        history_states: Tensor | None = None,
-        item_vectors: Tensor | None = None,
-        labels: Tensor | None = None,
-        return_logits: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Reads each user's text and history into a user vector.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads each user's text and history into a user vector, or runs the LM.
 
-        Padding may stand on any side, in the text and in the history: it changes nothing.
+        It recommends when any of ``history``, ``history_mask``, ``history_states``,
+        ``item_vectors``, ``return_logits`` or labels of shape ``(B,)`` is given, or
+        ``return_user_vectors=True``. The LM's backbone then reads ``[prefix][text][suffix]``; its
+        vocabulary head is never called. Padding may stand on any side, in the text and in the
+        history: it changes nothing. Any other call is the LM's own, with the prefix before the
+        text and outputs over the caller's tokens.
 
         Args:
-            input_ids: ``(B, T)`` int64, the prompt's tokens.
-            attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
-            inputs_embeds: ``(B, T, D)`` float, instead of ``input_ids``.
-            history: ``(B, L)`` int64 item ids, oldest first, 0 = padding. None: no history.
-            history_mask: ``(B, L)``, nonzero where an item is real. None: where ``history`` is
-                not 0, or everywhere with ``history_states``.
-            history_states: ``(B, L, C)`` float, the encoder's states; only for an adapter without
-                an encoder of its own.
-            item_vectors: ``(N, R)`` float, the catalogue; only for an adapter without an encoder.
-            labels: ``(B,)`` int64, the next item's id in ``1..N``.
-            return_logits: also return the scores of all items.
-            **kwargs: what Trainer adds to every call is ignored; with adapters disabled
-                everything reaches the LM.
+            *args: as the LM's own forward takes them.
+            **kwargs: by name, all optional but the text:
+
+                * ``input_ids (B, T)`` int64, the prompt's tokens.
+                * ``attention_mask (B, T)``, nonzero where a token is real. Without it all are.
+                * ``inputs_embeds (B, T, D)`` float, instead of ``input_ids``.
+                * ``history (B, L)`` int64 item ids, oldest first, 0 = padding.
+                * ``history_mask (B, L)``, nonzero where an item is real. Without it: wherever
+                  ``history`` is not 0, or everywhere with ``history_states``.
+                * ``history_states (B, L, C)`` float, the encoder's states; only for an adapter
+                  without an encoder of its own.
+                * ``item_vectors (N, R)`` float, the catalogue, in place of the adapter's.
+                * ``labels (B,)`` int64, the next item's id in ``1..N``; or ``(B, T)``, the LM's.
+                * ``return_logits`` bool, also return the scores of all items.
+                * ``return_user_vectors`` bool: True recommends whatever else is given; False runs
+                  the LM even with a history, whose prefix it then reads.
 
         Returns:
-            A :class:`BiTuningOutput`, or the LM's own output while adapters are disabled.
+            A :class:`BiTuningOutput`, or the LM's own output.
 
         Raises:
-            TypeError: for an unknown argument.
+            TypeError: for an argument that a recommendation does not take.
             ValueError: for inputs that are missing or contradict the adapter.
         """
-        if self.layer.disable_adapters or not self.active_adapters:
-            return self.model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                labels=labels,
-                **kwargs,
-            )
-        unknown = sorted(kwargs.keys() - IGNORED_ARGUMENTS)
-        if unknown:
-            raise TypeError(
-                f"BiTuningModel.forward() got unknown arguments {unknown}; it takes input_ids, "
-                "attention_mask, inputs_embeds, history, history_mask, history_states, "
-                "item_vectors, labels and return_logits"
-            )
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        text = (
-            self.model.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        )
-        text_mask = (
-            torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-            if attention_mask is None
-            else attention_mask.bool()
-        )
-        adapter_name = self.active_adapters[0]
-        config = self.peft_config[adapter_name]
-        adapter = self.layer.bituning_adapters[adapter_name]
-        self._check_length(text.size(1), config)
-
-        states, states_mask = collaborative_states(
-            self._encoder(), history, history_mask, history_states
-        )
-        if states is None:
-            states = text.new_zeros(text.size(0), 0, config.collaborative_dim)
-            states_mask = text_mask.new_zeros(text.size(0), 0)
-        condensed = adapter.m_former(states, states_mask)
-        tokens, suffix_positions = join(condensed.prefix, text, adapter.suffix(), text_mask)
-        hidden = self._backbone()(inputs_embeds=tokens, use_cache=False).last_hidden_state
-        user_vectors = adapter.head(read(hidden, suffix_positions))  # (B, R)
-        if config.collaborative_skip and config.has_encoder:
-            user_vectors = user_vectors + newest_state(states, states_mask)
-
-        aux_loss = router_balance_loss(condensed.router_probs, condensed.router_chosen)
-        loss = logits = None
-        if labels is not None or return_logits:
-            catalogue = self.item_vectors() if item_vectors is None else item_vectors
-            scaled = user_vectors / config.temperature
-            if return_logits:
-                logits = scaled @ catalogue.T
-            if labels is not None:
-                loss = catalogue_cross_entropy(scaled, catalogue, labels)
-                loss = loss + config.router_balance_weight * aux_loss
-        return BiTuningOutput(
-            loss=loss,
-            user_vectors=user_vectors,
-            logits=logits,
-            router_probs=condensed.router_probs,
-            aux_loss=aux_loss,
-        )
+        return super().forward(*args, **kwargs)
 
     def item_vectors(self) -> Tensor:
         """Returns the ``(N, R)`` vectors of items ``1..N`` of the active adapter.
 
+        A user vector's dot product with a row, divided by the temperature, scores that item.
+
         Raises:
-            ValueError: if the adapter has no encoder to take them from.
+            ValueError: if the adapter has none: no encoder, or text vectors that are not set.
         """
-        encoder = self._encoder()
-        if encoder is None:
-            raise ValueError(
-                "this adapter has no collaborative encoder and so no item vectors; pass "
-                "item_vectors=(N, R) to forward"
-            )
-        return encoder.item_vectors()
+        return self._active.item_vectors()
+
+    def set_item_text_vectors(self, vectors: Tensor, known: Tensor | None = None) -> None:
+        """Gives the active adapter the text vectors of its items; they are saved with it.
+
+        Args:
+            vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
+            known: ``(N,)`` bool, False where the encoder's vector of an item is not to be used
+                because it never saw the item. None: all it has a row for.
+
+        Raises:
+            ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
+        """
+        self._active.adapter.items.set_text(vectors, known)
+        self._active.config.num_text_items = len(vectors)
 
     @property
     def collaborative_encoder(self) -> PreTrainedModel | None:
         """The frozen encoder of the active adapter, None if it has none."""
-        encoder = self._encoder()
+        encoder = self._active.encoder
         return None if encoder is None else encoder.model
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generates with the bare LM; only while adapters are disabled.
-
-        Raises:
-            ValueError: while an adapter is active: the prefix is not part of generation yet.
-        """
-        if not self.layer.disable_adapters:
-            raise ValueError(
-                "a Bi-Tuning adapter scores items, it does not write text yet; to generate with "
-                "the bare language model: with model.disable_adapter(): model.generate(...)"
-            )
-        return self.model.generate(*args, **kwargs)
-
-    def _encoder(self) -> FrozenEncoder | None:
-        encoders = self.layer.bituning_encoders
+    @property
+    def _active(self) -> ActiveAdapter:
+        """The active adapter, also while adapters are disabled."""
         name = self.active_adapters[0]
-        return encoders[name] if name in encoders else None
-
-    def _backbone(self) -> nn.Module:
-        return getattr(self.model, self.model.base_model_prefix, self.model)
-
-    def _check_length(self, num_text_tokens: int, config: BiTuningConfig) -> None:
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        total = config.num_prefix_tokens + num_text_tokens + config.num_suffix_tokens
-        if longest is not None and total > longest:
-            raise ValueError(
-                f"the language model reads at most {longest} tokens, got {total} "
-                f"({config.num_prefix_tokens} prefix + {num_text_tokens} text + "
-                f"{config.num_suffix_tokens} suffix); shorten the prompts"
-            )
+        return ActiveAdapter(self.layer.bituning_adapters[name], self.layer.encoder_of(name))
 
     # --- what PEFT asks of a tuner ---
 
@@ -212,48 +129,59 @@ class BiTuningModel(BaseTuner):
         """Adds an adapter to the LM; PEFT calls this for the first and every further one.
 
         Raises:
-            ValueError: if the task type, the encoder or a size does not fit.
+            ValueError: if the task type, the language model, the encoder or a size does not fit.
         """
         config = self.peft_config[adapter_name]
         self._check_new_adapter_config(config)
         if config.task_type not in SUPPORTED_TASKS:
             raise ValueError(
-                f"Bi-Tuning needs task_type 'CAUSAL_LM' or 'FEATURE_EXTRACTION', got "
-                f"{config.task_type!r}: with any other PEFT calls the language model directly and "
-                "skips the virtual tokens"
+                "Bi-Tuning needs task_type 'CAUSAL_LM', 'FEATURE_EXTRACTION' or None, got "
+                f"{config.task_type!r}: it reads users with a causal language model"
             )
-        is_first = not hasattr(model, MOUNT)
+        check_base_model(model)
         embeddings = model.get_input_embeddings()
         on_meta = init_empty_weights if low_cpu_mem_usage else nullcontext
         with on_meta():
             encoder = load_encoder(config)
             # A copy: a config object used twice must load its encoder twice.
-            config = config.resolved(
-                lm_dim=embeddings.embedding_dim,
+            config = resolve(
+                config,
+                embedding_dim=embeddings.embedding_dim,
+                hidden_dim=hidden_dim(model),
                 encoder_config=None if encoder is None else encoder.config.to_diff_dict(),
                 encoder_dim=None if encoder is None else encoder.config.hidden_size,
             )
+            if config.suffix_reading == "eos":
+                end_of_text(model)
             adapter = BiTuningAdapter(
                 config,
                 embedding_dim=embeddings.embedding_dim,
-                hidden_dim=model.config.get_text_config().hidden_size,
-                embedding_scale=embedding_scale(embeddings),
+                hidden_dim=hidden_dim(model),
+                embedding_scale=embedding_scale(model),
             )
-        self.peft_config[adapter_name] = config
+        if not autocast_adapter_dtype:
+            adapter.to(embeddings.weight.dtype)
         for module in filter(None, (adapter, encoder)):
             # PEFT may also build the whole tuner on the meta device, to fill it from a file.
-            if not any(parameter.is_meta for parameter in module.parameters()):
-                module.to(embeddings.weight.device)
-        trainable_before = {n for n, p in model.named_parameters() if p.requires_grad}
-        if is_first:
-            model.add_module(MOUNT, BiTuningLayer())
-        getattr(model, MOUNT).update_layer(adapter_name, adapter, encoder)
+            if not any(tensor.is_meta for tensor in module.state_dict().values()):
+                module.to(_device_of(embeddings))
+        self.peft_config[adapter_name] = config
+        trained_before = {name: p.requires_grad for name, p in model.named_parameters()}
+        is_first = not hasattr(model, MOUNT)
+        mount(model).update_layer(adapter_name, adapter, encoder)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         self._mark_only_adapters_as_trainable(model)
+        set_additional_trainable_modules(
+            model=model,
+            peft_config=config,
+            model_config=BaseTuner.get_model_config(self),
+            adapter_name=adapter_name,
+            activate_adapter=adapter_name in self.active_adapters,
+        )
         if not is_first:
             for name, parameter in model.named_parameters():
                 if f".{adapter_name}." not in name:
-                    parameter.requires_grad_(name in trainable_before)
+                    parameter.requires_grad_(trained_before.get(name, parameter.requires_grad))
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Switches to an adapter.
@@ -264,6 +192,14 @@ class BiTuningModel(BaseTuner):
         if not isinstance(adapter_name, str) and len(adapter_name) > 1:
             raise ValueError(f"Bi-Tuning runs one adapter at a time, got {list(adapter_name)}")
         super().set_adapter(adapter_name, inference_mode=inference_mode)
+
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                "Bi-Tuning runs one adapter for a whole batch; leave adapter_names out and switch "
+                "with set_adapter"
+            )
+        return nullcontext()
 
     def _prepare_adapter_config(
         self, peft_config: PeftConfig, model_config: dict[str, Any]
@@ -284,13 +220,35 @@ class BiTuningModel(BaseTuner):
     ) -> nn.Module:
         if merge:
             self._check_merge_allowed()
-        delattr(self.model, MOUNT)
+        unmount(self.model)
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         return self.model
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        own = super()._get_adapter_state_dict(
+            model, config, adapter_name, state_dict, unwanted_adapter_names
+        )
+        return {key: value for key, value in own.items() if ".referenced_encoders." not in key}
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
         for container in (*BiTuningLayer.adapter_layer_names, *BiTuningLayer.other_param_names):
             key = key.replace(f"{container}.{adapter_name}.", f"{container}.", 1)
         return key
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a module runs, also if Accelerate keeps its weights elsewhere."""
+    if module.weight.is_meta:
+        hook = getattr(module, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
+    return module.weight.device

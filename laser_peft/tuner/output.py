@@ -17,8 +17,8 @@ class BiTuningOutput(ModelOutput):
         loss: scalar, next-item cross-entropy plus the weighted router balance; with ``labels``.
         user_vectors: ``(B, R)`` float.
         logits: ``(B, N)`` float, column ``j`` scores item id ``j + 1``; with ``return_logits``.
-        router_probs: ``(B, E)`` float, each row sums to one.
-        aux_loss: scalar, the router balance term before its weight.
+        router_probs: ``(B, E)`` float, each row sums to one; None without a router.
+        aux_loss: scalar, the router balance term before its weight; None without a router.
     """
 
     loss: Tensor | None = None

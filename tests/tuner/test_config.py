@@ -7,9 +7,28 @@ import pytest
 from peft import PeftConfig, PeftType, get_peft_config
 
 from laser_peft import BiTuningConfig
+from laser_peft.tuner.sizes import resolve
 
 BROKEN = [
-    ({"num_prefix_tokens": 0}, "num_prefix_tokens must be a whole number of at least 1, got 0"),
+    ({"num_suffix_tokens": 0}, "needs num_suffix_tokens of at least 1, got 0.*'mean' or 'eos'"),
+    ({"num_prefix_tokens": None}, "num_prefix_tokens must be a whole number .* got None"),
+    ({"prefix_source": "mformer"}, "prefix_source must be one of 'm_former', 'plain', 'none', got"),
+    ({"moe": "both"}, "moe must be one of 'ffn', 'query', 'none', got 'both'"),
+    ({"suffix_reading": "last"}, "suffix_reading must be one of"),
+    ({"item_vectors": "id"}, "item_vectors must be one of"),
+    ({"similarity": "euclid"}, "similarity must be one of 'dot', 'cosine', got 'euclid'"),
+    ({"bundle_encoder": 1}, "bundle_encoder must be True or False, got 1"),
+    ({"user_projection": None}, "user_projection must be True or False, got None"),
+    ({"collaborative_skip": "yes"}, "collaborative_skip must be True or False, got 'yes'"),
+    ({"moe": "none", "num_experts": 4}, "moe='none' has no experts, got num_experts=4"),
+    ({"moe": "query", "num_experts_per_user": 9}, r"\(9\) must be at most num_experts \(8\)"),
+    ({"item_vectors": "fused"}, "there is no encoder; set collaborative_encoder="),
+    ({"bundle_encoder": False}, "needs collaborative_encoder=.* to load it from, got None"),
+    ({"collaborative_skip": True, "user_projection": False}, "needs user_projection=True"),
+    ({"item_text_dim": 0}, "item_text_dim must be"),
+    ({"num_text_items": -1}, "num_text_items must be a whole number of at least 0"),
+    ({"temperature": "hot"}, "temperature must be positive, got 'hot'"),
+    ({"m_former_dropout": None}, "m_former_dropout must lie in"),
     ({"num_suffix_tokens": -1}, "num_suffix_tokens must be .* got -1"),
     ({"num_prefix_tokens": 2.5}, "num_prefix_tokens must be a whole number .* got 2.5"),
     ({"num_prefix_tokens": True}, "num_prefix_tokens must be a whole number .* got True"),
@@ -48,31 +67,90 @@ def test_defaults_are_valid_and_round_trip(tmp_path):
     assert config.peft_type is PeftType("BITUNING")
 
 
+def resolved(*, lm_dim=256, encoder_dim=None, **fields):
+    return resolve(
+        BiTuningConfig(collaborative_encoder="somewhere" if encoder_dim else None, **fields),
+        embedding_dim=lm_dim,
+        hidden_dim=lm_dim,
+        encoder_config={"model_type": "sasrec"} if encoder_dim else None,
+        encoder_dim=encoder_dim,
+    )
+
+
 def test_sizes_left_out_scale_with_the_language_model():
-    small = BiTuningConfig().resolved(lm_dim=256, encoder_config=None, encoder_dim=None)
-    large = BiTuningConfig().resolved(lm_dim=4096, encoder_config=None, encoder_dim=None)
+    small, large = resolved(lm_dim=256), resolved(lm_dim=4096)
     assert (small.m_former_hidden_size, small.m_former_num_heads) == (128, 2)
     assert (large.m_former_hidden_size, large.m_former_num_heads) == (768, 12)
     assert small.m_former_intermediate_size == 256
 
 
-def test_width_given_by_hand_must_be_the_encoders():
-    for name in ("collaborative_dim", "recommendation_dim"):
-        with pytest.raises(ValueError, match=rf"{name} \(7\) must equal .* encoder \(16\)"):
-            BiTuningConfig(**{name: 7}).resolved(lm_dim=32, encoder_config={}, encoder_dim=16)
+@pytest.mark.parametrize(
+    ("moe", "num_experts", "expected"),
+    [
+        ("ffn", None, (4, 2)),
+        ("query", None, (8, 1)),
+        ("none", None, (1, 1)),
+        ("ffn", 1, (1, 1)),
+        ("query", 3, (3, 1)),
+    ],
+)
+def test_experts_left_out_follow_the_kind_of_mixture(moe, num_experts, expected):
+    config = resolved(moe=moe, num_experts=num_experts)
+    assert (config.num_experts, config.num_experts_per_user) == expected
 
 
-def test_heads_given_by_hand_must_divide_the_default_width():
-    with pytest.raises(ValueError, match="must be a multiple of m_former_num_heads"):
-        BiTuningConfig(m_former_num_heads=5).resolved(
-            lm_dim=256, encoder_config=None, encoder_dim=None
-        )
+def test_vectors_live_in_the_encoders_space_unless_items_are_text():
+    with_encoder = resolved(encoder_dim=16)
+    assert (with_encoder.collaborative_dim, with_encoder.recommendation_dim) == (16, 16)
+    assert with_encoder.collaborative_skip is True
+    text = resolved(encoder_dim=16, item_vectors="text")
+    assert (text.recommendation_dim, text.item_text_dim) == (256, 256)
+    assert text.collaborative_skip is False
+    fused = resolved(encoder_dim=16, item_vectors="fused")
+    assert (fused.recommendation_dim, fused.item_text_dim) == (16, 256)
+    alone = resolved()
+    assert (alone.collaborative_dim, alone.recommendation_dim) == (256, 256)
+    assert alone.collaborative_skip is False
 
 
-def test_resolving_does_not_touch_the_original():
-    config = BiTuningConfig()
-    config.resolved(lm_dim=256, encoder_config={"model_type": "sasrec"}, encoder_dim=16)
-    assert config == BiTuningConfig()
+def test_temperature_left_out_follows_the_similarity():
+    assert resolved().temperature == 1.0
+    assert resolved(similarity="cosine").temperature == 0.05
+    assert resolved(similarity="cosine", temperature=1).temperature == 1
+
+
+def test_a_part_that_is_switched_off_has_no_tokens():
+    assert resolved(prefix_source="none").num_prefix_tokens == 0
+    assert resolved(num_prefix_tokens=0).prefix_source == "none"
+    assert resolved(suffix_reading="mean").num_suffix_tokens == 0
+
+
+CLASHES = [
+    ({"encoder_dim": 16, "collaborative_dim": 7}, r"collaborative_dim \(7\) must .* \(16\)"),
+    ({"encoder_dim": 16, "recommendation_dim": 7}, r"recommendation_dim \(7\) must .* \(16\)"),
+    ({"m_former_num_heads": 5}, "must be a multiple of m_former_num_heads"),
+    ({"encoder_dim": 16, "user_projection": False}, r"own width \(256\), .* are 16 wide"),
+    ({"item_vectors": "text", "item_text_dim": 5}, r"item_text_dim \(5\) must equal"),
+    ({"collaborative_skip": True, "recommendation_dim": 7}, r"recommendation_dim \(7\) must"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), CLASHES)
+def test_widths_given_by_hand_must_fit_the_models(fields, message):
+    with pytest.raises(ValueError, match=message):
+        resolved(**fields)
+
+
+def test_resolving_twice_changes_nothing_more():
+    once = resolved(encoder_dim=16, moe="query", suffix_reading="mean")
+    again = resolve(
+        once,
+        embedding_dim=256,
+        hidden_dim=256,
+        encoder_config={"model_type": "sasrec"},
+        encoder_dim=16,
+    )
+    assert again == once
 
 
 def test_every_field_is_documented():

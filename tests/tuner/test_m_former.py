@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from laser_peft.losses import router_balance_loss
-from laser_peft.tuner.m_former import ExpertFeedForward, MFormer, Router
+from laser_peft.tuner.experts import ExpertFeedForward, Router
+from laser_peft.tuner.m_former import MFormer
 
 B, L, C, P, E, M, D = 3, 5, 7, 11, 4, 8, 13
 
@@ -17,6 +18,7 @@ def make_m_former(num_experts_per_user=2, **changes):
         "num_heads": 2,
         "hidden_dim": 17,
         "cross_attention_frequency": 2,
+        "moe": "ffn",
         "num_experts": E,
         "num_experts_per_user": num_experts_per_user,
         "dropout": 0.0,
@@ -26,9 +28,9 @@ def make_m_former(num_experts_per_user=2, **changes):
     return MFormer(**sizes | changes)
 
 
-@pytest.fixture
-def m_former():
-    return make_m_former()
+@pytest.fixture(params=["ffn", "query", "none"])
+def m_former(request):
+    return make_m_former(moe=request.param)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ FULL = torch.ones(B, L, dtype=torch.bool)
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_does_not_vote(m_former, states, side):
-    parts = [torch.full((B, 3, C), 1e3), states]
+    parts = [torch.full((B, 3, C), torch.nan), states]
     masks = [torch.zeros(B, 3, dtype=torch.bool), FULL]
     if side == "right":
         parts.reverse()
@@ -49,8 +51,9 @@ def test_padding_does_not_vote(m_former, states, side):
     plain = m_former(states, FULL)
     padded = m_former(torch.cat(parts, 1), torch.cat(masks, 1))
     torch.testing.assert_close(padded.prefix, plain.prefix)
-    torch.testing.assert_close(padded.router_probs, plain.router_probs)
-    assert torch.equal(padded.router_chosen, plain.router_chosen)
+    if m_former.moe != "none":
+        torch.testing.assert_close(padded.router_probs, plain.router_probs)
+        assert torch.equal(padded.router_chosen, plain.router_chosen)
 
 
 def test_batch_mates_do_not_matter(m_former, states):
@@ -81,15 +84,16 @@ def test_router_weights_sum_to_one_over_k_experts(states, k):
     torch.testing.assert_close((probs * chosen).sum(1), probs.topk(k).values.sum(1))
 
 
+@pytest.mark.parametrize("moe", ["ffn", "query"])
 @pytest.mark.parametrize("k", [1, 2])
-def test_router_learns_from_the_prefix_alone(states, k):
-    m_former = make_m_former(num_experts_per_user=k)
+def test_router_learns_from_the_prefix_alone(states, moe, k):
+    m_former = make_m_former(moe=moe, num_experts_per_user=k)
     m_former(states, FULL).prefix.square().sum().backward()
     assert m_former.router.gate.weight.grad.abs().max() > 0
 
 
-def test_every_parameter_learns_when_all_experts_are_picked(states):
-    m_former = make_m_former(num_experts_per_user=E)
+def test_every_parameter_learns_when_all_experts_are_picked(states, m_former):
+    m_former = make_m_former(moe=m_former.moe, num_experts_per_user=E)
     m_former(states, FULL).prefix.square().sum().backward()
     without = [
         name for name, p in m_former.named_parameters() if p.grad is None or not p.grad.any()
@@ -97,18 +101,46 @@ def test_every_parameter_learns_when_all_experts_are_picked(states):
     assert without == []
 
 
-def test_order_of_experts_does_not_matter(states):
-    m_former = make_m_former()
+@pytest.mark.parametrize("moe", ["ffn", "query"])
+def test_order_of_experts_does_not_matter(states, moe):
+    m_former = make_m_former(moe=moe)
     before = m_former(states, FULL)
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         m_former.router.gate.weight.copy_(m_former.router.gate.weight[order])
-        for block in m_former.blocks:
-            for parameter in block.experts.parameters():
-                parameter.copy_(parameter[order])
+        if moe == "query":
+            m_former.queries.copy_(m_former.queries[order])
+        else:
+            for block in m_former.blocks:
+                for parameter in block.experts.parameters():
+                    parameter.copy_(parameter[order])
     after = m_former(states, FULL)
     torch.testing.assert_close(after.prefix, before.prefix)
     torch.testing.assert_close(after.router_probs, before.router_probs[:, order])
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_query_experts_equal_a_loop_over_users_and_sets(states, k):
+    """Each chosen set alone in an M-Former without a mixture, weighed by the router."""
+    m_former = make_m_former(moe="query", num_experts_per_user=k)
+    actual = m_former(states, FULL)
+    alone = make_m_former(moe="none")
+    shared = {n: v for n, v in m_former.state_dict().items() if "router" not in n}
+    for user in range(B):
+        picked = actual.router_probs[user] * actual.router_chosen[user]
+        expected = 0
+        for index in actual.router_chosen[user].nonzero().flatten():
+            alone.load_state_dict(shared | {"queries": m_former.queries[index : index + 1]})
+            own = alone(states[user : user + 1], FULL[:1]).prefix[0]
+            expected = expected + picked[index] / picked.sum() * own
+        torch.testing.assert_close(actual.prefix[user], expected)
+
+
+def test_one_expert_equals_no_mixture(states):
+    one = make_m_former(num_experts=1, num_experts_per_user=1)
+    none = make_m_former(moe="none")
+    none.load_state_dict({n: v for n, v in one.state_dict().items() if "router" not in n})
+    torch.testing.assert_close(one(states, FULL).prefix, none(states, FULL).prefix)
 
 
 def test_experts_equal_a_loop_over_users():

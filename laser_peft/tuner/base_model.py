@@ -1,0 +1,146 @@
+"""What Bi-Tuning has to know of the language model it is added to.
+
+Axes: B users, T text tokens, D width of the LM's embeddings, H width of its last hidden states.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+def check_base_model(lm: PreTrainedModel) -> None:
+    """Refuses what is no causal language model over token embeddings.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    name, config = type(lm).__name__, lm.config.get_text_config()
+    if getattr(lm.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"Bi-Tuning needs a decoder-only causal language model, {name} is an encoder-decoder"
+        )
+    if getattr(config, "is_decoder", True) is False and hasattr(type(config)(), "is_decoder"):
+        raise ValueError(
+            f"Bi-Tuning needs a causal language model, {name} reads in both directions with "
+            "is_decoder=False; load it with is_decoder=True in its configuration"
+        )
+
+
+def backbone_of(lm: PreTrainedModel) -> nn.Module:
+    """Returns the part of the LM below its vocabulary head; the LM itself if it has none."""
+    return getattr(lm, lm.base_model_prefix, lm)
+
+
+def hidden_dim(lm: PreTrainedModel) -> int:
+    """Returns the width H of the LM's last hidden states."""
+    head = lm.get_output_embeddings()
+    return getattr(head, "in_features", None) or lm.config.get_text_config().hidden_size
+
+
+def last_hidden_states(
+    lm: PreTrainedModel, call: Callable[..., Any], inputs_embeds: Tensor
+) -> Tensor:
+    """Runs the backbone without mask and cache.
+
+    Args:
+        lm: the language model.
+        call: its own call, for one that has no backbone below it.
+        inputs_embeds: ``(B, X, D)`` float, pads after everything that matters.
+
+    Returns:
+        ``(B, X, H)`` float.
+    """
+    backbone = backbone_of(lm)
+    run = call if backbone is lm else backbone
+    return run(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+
+
+def embed(lm: PreTrainedModel, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """Embeds a text, or takes it as it came embedded.
+
+    Args:
+        lm: the language model.
+        input_ids: ``(B, T)`` int64.
+        inputs_embeds: ``(B, T, D)`` float, instead.
+
+    Returns:
+        ``(B, T, D)`` float.
+
+    Raises:
+        ValueError: unless exactly one of the two is given, with the right number of axes.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if inputs_embeds is not None:
+        if inputs_embeds.ndim != 3:
+            raise ValueError(f"inputs_embeds must be (B, T, D), got {tuple(inputs_embeds.shape)}")
+        return inputs_embeds
+    assert input_ids is not None
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids must be (B, T), got {tuple(input_ids.shape)}")
+    return lm.get_input_embeddings()(input_ids)
+
+
+def real_tokens(text: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Returns the ``(B, T)`` bool mask of real tokens; all are without a mask.
+
+    Raises:
+        ValueError: if the mask has another shape.
+    """
+    if attention_mask is None:
+        return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    if attention_mask.shape != text.shape[:2]:
+        raise ValueError(
+            f"attention_mask must have the shape of the text {tuple(text.shape[:2])}, "
+            f"got {tuple(attention_mask.shape)}"
+        )
+    return attention_mask.to(text.device).bool()
+
+
+def check_length(
+    lm: PreTrainedModel, *, num_prefix: int, num_text: int, num_suffix: int = 0
+) -> None:
+    """Checks that the LM has a position for every token.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    total = num_prefix + num_text + num_suffix
+    if longest is not None and total > longest > 0:
+        raise ValueError(
+            f"the language model reads at most {longest} tokens, got {total} ({num_prefix} prefix "
+            f"+ {num_text} text + {num_suffix} suffix); shorten the prompts"
+        )
+
+
+@torch.no_grad()
+def embedding_scale(lm: PreTrainedModel, sample: int = 1024) -> float:
+    """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""
+    embeddings = lm.get_input_embeddings()
+    size = min(sample, embeddings.num_embeddings)
+    vectors = embeddings(torch.arange(size, device=embeddings.weight.device))
+    if vectors.is_meta:
+        return 1.0  # nothing to measure; the values come from a file
+    return max(vectors.float().std().item(), 1e-6)
+
+
+def end_of_text(lm: PreTrainedModel) -> Tensor:
+    """Returns the ``(1, D)`` embedding of the LM's own end-of-text token.
+
+    Raises:
+        ValueError: if the LM has no such token.
+    """
+    token = lm.config.get_text_config().eos_token_id
+    if isinstance(token, list | tuple):
+        token = token[0] if token else None
+    if token is None:
+        raise ValueError(
+            "suffix_reading='eos' needs the language model's end-of-text token and its "
+            "configuration has no eos_token_id; set it, or use another suffix_reading"
+        )
+    embeddings = lm.get_input_embeddings()
+    return embeddings(torch.tensor([token], device=embeddings.weight.device)).detach()

@@ -1,0 +1,69 @@
+"""Says in a saved adapter's model card what it is and how to load it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard
+
+if TYPE_CHECKING:
+    from .config import BiTuningConfig
+
+TAGS = ("bituning", "recommendation", "sequential-recommendation")
+TEXT = """# A Bi-Tuning adapter
+
+It turns the frozen causal language model `{base}` into a sequential recommender. Virtual *prefix*
+tokens carry what a frozen collaborative encoder knows about a user, virtual *suffix* tokens follow
+the text of the user's history, and a head reads the language model's states there as a user vector
+that scores every item of a catalogue (Bi-Tuning, [arXiv 2409.01605](https://arxiv.org/abs/2409.01605)).
+The language model's weights are not part of this repository and are not changed.
+
+## How to load it
+
+```python
+import laser_peft  # registers BITUNING with PEFT
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+llm = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(llm, "<this repository>")
+# prompt: a tokenizer's input_ids and attention_mask; history: (users, items) item ids, oldest
+# first, 0 = padding
+output = model(**prompt, history=history, return_logits=True)
+output.logits  # (users, items): column j scores item id j + 1
+```
+
+## Settings
+
+```json
+{settings}
+```
+"""
+
+
+def describe_adapter(folder: str | Path, config: "BiTuningConfig") -> None:
+    """Rewrites the text of a model card that PEFT has just filled in with its template.
+
+    A card that somebody has written, or none, is left alone.
+
+    Args:
+        folder: where the adapter was saved; its ``README.md`` is changed.
+        config: the adapter's configuration.
+    """
+    path = Path(folder) / "README.md"
+    if not path.is_file():
+        return
+    card = ModelCard.load(path)
+    if "[More Information Needed]" not in card.text:
+        return
+    card.data["tags"] = sorted({*(card.data.get("tags") or []), *TAGS})
+    settings = {
+        name: value
+        for name, value in config.to_dict().items()
+        if value is not None and name not in ("collaborative_encoder_config", "inference_mode")
+    }
+    card.text = TEXT.format(
+        base=config.base_model_name_or_path or "the base model",
+        settings=json.dumps(settings, indent=2, default=str),
+    )
+    card.save(path)

@@ -1,0 +1,122 @@
+"""Item vectors: from the collaborative encoder, from text, or both.
+
+Axes: N items in the catalogue, N_c of them in the encoder's table, X width of text vectors,
+R recommendation width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ItemVectors(nn.Module):
+    """Turns the encoder's table and a table of text vectors into the vectors that are scored.
+
+    The text table is not trained; it is saved with the adapter. In a fused table an item that
+    the encoder does not know has its text part alone.
+
+    Args:
+        source: ``"collaborative"``, ``"text"`` or ``"fused"``.
+        num_text_items: rows of the text table, 0 until it is set.
+        text_dim: width X of the text vectors.
+        recommendation_dim: width R.
+        initial_std: standard deviation of the fused text part's initial weights.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        num_text_items: int,
+        text_dim: int,
+        recommendation_dim: int,
+        initial_std: float,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.text_dim = text_dim
+        self.text: Tensor
+        self.known: Tensor
+        if source == "collaborative":
+            return
+        # Until its file fills it, the table must not pass for one that was computed.
+        self.register_buffer("text", torch.full((num_text_items, text_dim), torch.nan))
+        self.register_buffer("known", torch.ones(num_text_items, dtype=torch.bool))
+        if source == "fused":
+            self.projection = nn.Linear(text_dim, recommendation_dim, bias=False)
+            nn.init.normal_(self.projection.weight, std=initial_std)
+
+    @torch.no_grad()
+    def set_text(self, vectors: Tensor, known: Tensor | None = None) -> None:
+        """Replaces the text table.
+
+        Args:
+            vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
+            known: ``(N,)`` bool, False where the encoder's vector of an item is not to be used
+                because it never saw the item. None: all it has a row for.
+
+        Raises:
+            ValueError: if the adapter has no text table, or shapes or values are wrong.
+        """
+        if self.source == "collaborative":
+            raise ValueError(
+                "this adapter's item vectors come from the encoder alone; set "
+                "BiTuningConfig(item_vectors='text') or 'fused' to use text vectors"
+            )
+        if vectors.ndim != 2 or vectors.size(0) == 0 or vectors.size(1) != self.text_dim:
+            raise ValueError(
+                f"text vectors must have the shape (items, {self.text_dim}), "
+                f"got {tuple(vectors.shape)}"
+            )
+        if not vectors.isfinite().all():
+            row = int((~vectors.isfinite().all(1)).nonzero()[0])
+            raise ValueError(
+                f"text vectors must be finite numbers; that of item id {row + 1} is not"
+            )
+        if known is None:
+            known = torch.ones(vectors.size(0), dtype=torch.bool)
+        elif known.shape != vectors.shape[:1] or known.dtype != torch.bool:
+            raise ValueError(
+                f"known must be a bool tensor of shape ({vectors.size(0)},), got "
+                f"{known.dtype} of shape {tuple(known.shape)}"
+            )
+        device = self.text.device
+        self.text = vectors.detach().to(device, torch.float32, copy=True)
+        self.known = known.to(device, copy=True)
+
+    def forward(self, collaborative: Tensor | None) -> Tensor:
+        """Gives the vectors of items ``1..N``.
+
+        Args:
+            collaborative: ``(N_c, R)`` float, the encoder's table; None without an encoder.
+
+        Returns:
+            ``(N, R)`` float.
+
+        Raises:
+            ValueError: if the table that is needed is missing.
+        """
+        if self.source == "collaborative":
+            if collaborative is None:
+                raise ValueError(
+                    "this adapter has no collaborative encoder and so no item vectors; pass "
+                    "item_vectors=(N, R) to forward"
+                )
+            return collaborative
+        if len(self.text) == 0:
+            raise ValueError(
+                f"item_vectors={self.source!r} needs the items' text vectors, and none are set; "
+                "call set_item_text_vectors first"
+            )
+        if self.source == "text":
+            return self.text
+        assert collaborative is not None, "the configuration asks for an encoder"
+        weight = self.projection.weight
+        text = self.projection(self.text.to(weight.dtype))
+        if len(text) < len(collaborative):
+            raise ValueError(
+                f"there are text vectors of {len(text)} items and the encoder knows "
+                f"{len(collaborative)}; every item needs one"
+            )
+        own = collaborative.to(weight.device) * self.known[: len(collaborative), None]
+        return text + F.pad(own, (0, 0, 0, len(text) - len(collaborative)))

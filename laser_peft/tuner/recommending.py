@@ -1,0 +1,171 @@
+"""Reads each user's history and text into a user vector, and scores the catalogue with it.
+
+Axes: B users, T text tokens, L items in a history, N items in the catalogue, S suffix tokens,
+C collaborative width, D width of the LM, R recommendation width.
+Follows §3 of arXiv 2409.01605; docs/method.md lists where we differ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
+from laser_peft.masking import mean_over_real, newest_state
+
+from .base_model import check_length, embed, end_of_text, last_hidden_states, real_tokens
+from .joining import JoinedTokens, join, read
+from .layer import ActiveAdapter
+from .output import BiTuningOutput
+
+# What says whose history it is, in a recommendation and in a text.
+HISTORY_ARGUMENTS = ("history", "history_mask", "history_states")
+# What only a recommendation takes.
+RECOMMENDATION_ARGUMENTS = (
+    *HISTORY_ARGUMENTS,
+    *("item_vectors", "return_logits", "return_user_vectors"),
+)
+# What Trainer, tokenizers and PEFT's task wrappers add to a call; none of it concerns us here.
+IGNORED_ARGUMENTS = frozenset(
+    {
+        *("output_attentions", "output_hidden_states", "num_items_in_batch", "use_cache"),
+        *("token_type_ids", "return_user_vectors"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class RecommendationInputs:
+    """What a recommendation takes; ``BiTuningModel.forward`` says what each is."""
+
+    input_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    history: Tensor | None = None
+    history_mask: Tensor | None = None
+    history_states: Tensor | None = None
+    item_vectors: Tensor | None = None
+    labels: Tensor | None = None
+    return_logits: bool = False
+    return_dict: bool = True
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> "RecommendationInputs":
+        """Takes them from the arguments of a call.
+
+        Raises:
+            TypeError: for an argument that is not among them.
+            ValueError: for labels that are not item ids.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(arguments.keys() - set(known) - IGNORED_ARGUMENTS)
+        if unknown:
+            raise TypeError(
+                f"a recommendation does not take the arguments {unknown}; it takes "
+                f"{', '.join(known)} and return_user_vectors"
+            )
+        inputs = cls(**{name: arguments[name] for name in known if name in arguments})
+        if inputs.labels is not None and inputs.labels.ndim != 1:
+            raise ValueError(
+                "labels of a recommendation are the next items' ids, of shape (B,), got "
+                f"{tuple(inputs.labels.shape)}; for the loss of the text set "
+                "return_user_vectors=False"
+            )
+        return inputs
+
+
+def wants_recommendation(arguments: dict[str, Any]) -> bool:
+    """Tells a recommendation from plain use of the LM by the arguments of a call."""
+    asked = arguments.get("return_user_vectors")
+    if asked is not None:
+        return bool(asked)
+    labels = arguments.get("labels")
+    if labels is not None and labels.ndim != 1:
+        return False
+    return labels is not None or any(name in arguments for name in RECOMMENDATION_ARGUMENTS)
+
+
+def recommend(
+    call: Callable[..., Any],
+    lm: PreTrainedModel,
+    active: ActiveAdapter,
+    inputs: RecommendationInputs,
+) -> BiTuningOutput | tuple[Any, ...]:
+    """Turns a batch of users into user vectors, and scores and a loss where asked for.
+
+    Args:
+        call: the LM's own call.
+        lm: the language model.
+        active: the adapter.
+        inputs: users, labels and what to return.
+
+    Returns:
+        A :class:`BiTuningOutput`, as a tuple without ``return_dict``.
+
+    Raises:
+        ValueError: if the inputs contradict each other, the adapter or the LM.
+    """
+    adapter, config = active.adapter, active.config
+    text = embed(lm, inputs.input_ids, inputs.inputs_embeds)
+    is_real = real_tokens(text, inputs.attention_mask)
+    states, states_mask = active.states(
+        history=inputs.history,
+        history_mask=inputs.history_mask,
+        history_states=inputs.history_states,
+        like=text,
+    )
+    condensed = adapter.prefix_for(states, states_mask)
+    suffix = _suffix(lm, active, text)
+    check_length(
+        lm, num_prefix=condensed.prefix.size(1), num_text=text.size(1), num_suffix=len(suffix)
+    )
+    joined = join(condensed.prefix, text, suffix, is_real)
+    read_states = _read_user(call, lm, joined, config.suffix_reading)
+    user_vectors = adapter.head(read_states).to(text.device)  # (B, R)
+    if config.collaborative_skip:
+        user_vectors = user_vectors + newest_state(states, states_mask)
+    if config.similarity == "cosine":
+        user_vectors = F.normalize(user_vectors, dim=-1)
+
+    aux_loss = loss = logits = None
+    if condensed.router_probs is not None and condensed.router_chosen is not None:
+        aux_loss = router_balance_loss(condensed.router_probs, condensed.router_chosen)
+    if inputs.labels is not None or inputs.return_logits:
+        catalogue = active.item_vectors(inputs.item_vectors).to(user_vectors.device)
+        scaled = user_vectors / config.temperature
+        if inputs.return_logits:
+            logits = scaled.float() @ catalogue.float().T
+        if inputs.labels is not None:
+            loss = catalogue_cross_entropy(scaled, catalogue, inputs.labels.to(scaled.device))
+            if aux_loss is not None:
+                loss = loss + config.router_balance_weight * aux_loss
+    output = BiTuningOutput(
+        loss=loss,
+        user_vectors=user_vectors,
+        logits=logits,
+        router_probs=condensed.router_probs,
+        aux_loss=aux_loss,
+    )
+    return output if inputs.return_dict else output.to_tuple()
+
+
+def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:
+    """What follows the text: ``(S, D)``, S may be 0."""
+    if active.adapter.suffix is not None:
+        return active.adapter.suffix()
+    if active.config.suffix_reading == "eos":
+        return end_of_text(lm)
+    return text.new_zeros(0, text.size(-1))
+
+
+def _read_user(
+    call: Callable[..., Any], lm: PreTrainedModel, joined: JoinedTokens, suffix_reading: str
+) -> Tensor:
+    """Runs the LM and reads each user's states: ``(B, S, H)``."""
+    hidden = last_hidden_states(lm, call, joined.inputs_embeds)
+    if suffix_reading == "mean":
+        return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
+    return read(hidden, joined.suffix_positions)
