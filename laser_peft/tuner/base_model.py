@@ -3,12 +3,31 @@
 Axes: B users, T text tokens, D width of the LM's embeddings, H width of its last hidden states.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from .joining import JoinedTokens, place
+
+NOT_SUPPORTED = {
+    "blt": "it cuts the text into patches by its bytes, and virtual tokens have none",
+    "cpmant": "it reads its input in both directions and takes token ids only",
+    "deepseek_v4": "it chooses experts by token id (hash_moe layers), and virtual tokens have none",
+    "gemma4_assistant": "it reads another model's keys and values",
+    "gemma4_unified_assistant": "it reads another model's keys and values",
+    "prophetnet": "what its predicting streams say of a token changes with the text after it",
+    "reformer": "its axial positions fix the length of what it is trained on",
+    "xlnet": "it models permutations of the text; read left to right it takes no attention mask",
+}
+# Settings with which a class that can be causal is not.
+NOT_CAUSAL = {
+    ("is_decoder", False): "is_decoder=True",
+    ("causal", False): "causal=True",
+}
 
 
 def check_base_model(lm: PreTrainedModel) -> None:
@@ -17,45 +36,79 @@ def check_base_model(lm: PreTrainedModel) -> None:
     Raises:
         ValueError: with the reason.
     """
-    name, config = type(lm).__name__, lm.config.get_text_config()
-    if getattr(lm.config, "is_encoder_decoder", False):
+    name, config = type(lm).__name__, lm.config.get_text_config(decoder=True)
+    if lm.config.is_encoder_decoder:
         raise ValueError(
             f"Bi-Tuning needs a decoder-only causal language model, {name} is an encoder-decoder"
         )
-    if getattr(config, "is_decoder", True) is False and hasattr(type(config)(), "is_decoder"):
+    by_id = config.model_type != "deepseek_v4" or "hash_moe" in (config.mlp_layer_types or ())
+    if config.model_type in NOT_SUPPORTED and by_id:
+        raise ValueError(f"Bi-Tuning cannot use {name}: {NOT_SUPPORTED[config.model_type]}")
+    declared = inspect.signature(type(config).__init__).parameters
+    for (setting, value), remedy in NOT_CAUSAL.items():
+        if setting in declared and getattr(config, setting) == value:
+            raise ValueError(
+                f"Bi-Tuning needs a causal language model, and {name} reads in both directions "
+                f"with {setting}={value!r}; load it with {remedy} in its configuration"
+            )
+    embeddings = lm.get_input_embeddings()
+    if not hasattr(embeddings, "embedding_dim"):
         raise ValueError(
-            f"Bi-Tuning needs a causal language model, {name} reads in both directions with "
-            "is_decoder=False; load it with is_decoder=True in its configuration"
+            f"Bi-Tuning puts virtual tokens among embedded text tokens, and {name} has no table "
+            f"of token embeddings (get_input_embeddings() is a {type(embeddings).__name__})"
         )
 
 
 def backbone_of(lm: PreTrainedModel) -> nn.Module:
     """Returns the part of the LM below its vocabulary head; the LM itself if it has none."""
-    return getattr(lm, lm.base_model_prefix, lm)
+    backbone = getattr(lm, lm.base_model_prefix, None)
+    if backbone is None and lm.get_output_embeddings() is not None:
+        backbone = lm.model  # of Llama 4 and Mllama, whose prefix names no attribute
+    return lm if backbone is None else backbone
 
 
 def hidden_dim(lm: PreTrainedModel) -> int:
     """Returns the width H of the LM's last hidden states."""
-    head = lm.get_output_embeddings()
-    return getattr(head, "in_features", None) or lm.config.get_text_config().hidden_size
+    config = lm.config.get_text_config(decoder=True)
+    return getattr(config, "word_embed_proj_dim", None) or config.hidden_size  # OPT projects
 
 
-def last_hidden_states(
-    lm: PreTrainedModel, call: Callable[..., Any], inputs_embeds: Tensor
-) -> Tensor:
+def inputs_beside_embeddings(
+    lm: PreTrainedModel, input_ids: Tensor | None, joined: JoinedTokens
+) -> dict[str, Tensor]:
+    """What an LM wants to know of each token besides its embedding, by argument name.
+
+    Gemma 3n and 4 look up a vector per layer by token id; a virtual token gets that of padding,
+    as their images do.
+
+    Raises:
+        ValueError: if there are no ids to look it up by.
+    """
+    config = lm.config.get_text_config(decoder=True)
+    if not getattr(config, "hidden_size_per_layer_input", None):
+        return {}
+    if input_ids is None:
+        raise ValueError(f"{type(lm).__name__} needs input_ids, inputs_embeds do not suffice")
+    decoder = next(module for module in lm.modules() if hasattr(module, "get_per_layer_inputs"))
+    ids = place(input_ids, joined, config.pad_token_id or 0)
+    return {"per_layer_inputs": decoder.get_per_layer_inputs(ids)}
+
+
+def last_hidden_states(lm: PreTrainedModel, call: Callable[..., Any], **inputs: Tensor) -> Tensor:
     """Runs the backbone without mask and cache.
 
     Args:
         lm: the language model.
         call: its own call, for one that has no backbone below it.
-        inputs_embeds: ``(B, X, D)`` float, pads after everything that matters.
+        **inputs: ``inputs_embeds (B, X, D)`` float, pads after everything that matters, and
+            maybe others.
 
     Returns:
         ``(B, X, H)`` float.
     """
     backbone = backbone_of(lm)
     run = call if backbone is lm else backbone
-    return run(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+    return run(**inputs, use_cache=False).last_hidden_state
 
 
 def embed(lm: PreTrainedModel, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
@@ -108,7 +161,7 @@ def check_length(
     Raises:
         ValueError: if it has not.
     """
-    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    longest = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None)
     total = num_prefix + num_text + num_suffix
     if longest is not None and total > longest > 0:
         raise ValueError(
@@ -134,7 +187,7 @@ def end_of_text(lm: PreTrainedModel) -> Tensor:
     Raises:
         ValueError: if the LM has no such token.
     """
-    token = lm.config.get_text_config().eos_token_id
+    token = lm.config.get_text_config(decoder=True).eos_token_id
     if isinstance(token, list | tuple):
         token = token[0] if token else None
     if token is None:

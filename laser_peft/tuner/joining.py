@@ -1,11 +1,12 @@
 """Puts virtual tokens around each user's real tokens.
 
-Axes: B users, P prefix tokens, T text tokens, S suffix tokens, D width of the LM.
+Axes: B users, P prefix tokens, T text tokens, S suffix tokens, D width of the LM,
+X = P + T + S positions.
 
-To recommend: ``[prefix][text][suffix][pads]``. Every pad stands after everything that is read, so
-a causal LM needs no attention mask, its default position ids are right, and neither padding nor
-the batch around a user can reach the user's states. To write text: ``[pads][prefix][text]``, so
-that what is written next follows the text.
+``[prefix][text][suffix][pads]``: every pad stands after everything that is read, so a causal LM
+needs no attention mask, its default position ids are right, and neither padding nor the batch
+around a user can reach the user's states. To write text, ``[pads][prefix][text]``: what is written
+follows the text, as ``generate`` expects.
 """
 
 from typing import NamedTuple
@@ -13,24 +14,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+PAD_FIRST, PREFIX, TEXT, SUFFIX, PAD_LAST = range(5)
+
 
 class JoinedTokens(NamedTuple):
-    """``[prefix][text][suffix][pads]``, ready for the LM without a mask."""
+    """A batch ready for the LM, and where everything stands in it."""
 
-    inputs_embeds: Tensor  # (B, P + T + S, D) float
-    is_text: Tensor  # (B, P + T + S) bool, True at real text tokens
+    inputs_embeds: Tensor  # (B, X, D) float
+    is_real: Tensor  # (B, X) bool, False at pads
+    is_text: Tensor  # (B, X) bool, True at real text tokens
+    text_positions: Tensor  # (B, T) int64, where each token of the caller stands now
     suffix_positions: Tensor  # (B, S) int64
 
 
-class LedTokens(NamedTuple):
-    """``[pads][prefix][text]``, ready for the LM with its mask."""
-
-    inputs_embeds: Tensor  # (B, P + T, D) float
-    attention_mask: Tensor  # (B, P + T) int64, 0 at pads
-    text_positions: Tensor  # (B, T) int64, where each token of the caller stands now
-
-
-def join(prefix: Tensor, text: Tensor, suffix: Tensor, attention_mask: Tensor) -> JoinedTokens:
+def join(
+    prefix: Tensor,
+    text: Tensor,
+    suffix: Tensor,
+    attention_mask: Tensor,
+    *,
+    pads_first: bool = False,
+) -> JoinedTokens:
     """Packs each row's real tokens between its prefix and its suffix.
 
     Args:
@@ -38,6 +42,7 @@ def join(prefix: Tensor, text: Tensor, suffix: Tensor, attention_mask: Tensor) -
         text: ``(B, T, D)`` float, embedded tokens with padding anywhere.
         suffix: ``(S, D)`` float.
         attention_mask: ``(B, T)`` bool, True where a token is real.
+        pads_first: put the pads before everything instead of after it.
 
     Returns:
         :class:`JoinedTokens` of the text's dtype; the order of the real tokens is kept.
@@ -45,51 +50,41 @@ def join(prefix: Tensor, text: Tensor, suffix: Tensor, attention_mask: Tensor) -
     batch, num_prefix, _ = prefix.shape
     suffix = suffix.to(text).expand(batch, -1, -1)
     tokens = torch.cat([prefix.to(text), text, suffix], dim=1)
-    is_pad = torch.cat(
+    pad = PAD_FIRST if pads_first else PAD_LAST
+    part = torch.cat(
         [
-            attention_mask.new_zeros(batch, num_prefix),
-            ~attention_mask,
-            attention_mask.new_zeros(batch, suffix.size(1)),
+            attention_mask.new_full((batch, num_prefix), PREFIX, dtype=torch.uint8),
+            torch.where(attention_mask, TEXT, pad).to(torch.uint8),
+            attention_mask.new_full((batch, suffix.size(1)), SUFFIX, dtype=torch.uint8),
         ],
         dim=1,
-    )
-    order = torch.argsort(is_pad.to(torch.uint8), dim=1, stable=True)
-    position = torch.arange(tokens.size(1), device=text.device)
-    text_ends = num_prefix + attention_mask.sum(1, keepdim=True)  # (B, 1)
+    )  # (B, X)
+    order = torch.argsort(part, dim=1, stable=True)
+    new_positions = torch.argsort(order, dim=1)
+    part = part.gather(1, order)
     return JoinedTokens(
         read(tokens, order),
-        (position >= num_prefix) & (position < text_ends),
-        text_ends + torch.arange(suffix.size(1), device=text.device),
+        part != pad,
+        part == TEXT,
+        new_positions[:, num_prefix : num_prefix + text.size(1)],
+        new_positions[:, num_prefix + text.size(1) :],
     )
 
 
-def lead(prefix: Tensor, text: Tensor, attention_mask: Tensor) -> LedTokens:
-    """Puts each row's prefix right before its real tokens and all pads before both.
+def place(values: Tensor, joined: JoinedTokens, filling: int) -> Tensor:
+    """Moves a value of each text token to where the token stands now.
 
     Args:
-        prefix: ``(B, P, D)`` float; the text's dtype decides.
-        text: ``(B, T, D)`` float, embedded tokens with padding anywhere.
-        attention_mask: ``(B, T)`` bool, True where a token is real.
+        values: ``(B, T)``.
+        joined: where.
+        filling: the value at virtual tokens and pads.
 
     Returns:
-        :class:`LedTokens` of the text's dtype; the order of the real tokens is kept.
+        ``(B, X)``.
     """
-    batch, num_prefix, _ = prefix.shape
-    tokens = torch.cat([prefix.to(text), text], dim=1)
-    rank = torch.cat(
-        [
-            torch.ones(batch, num_prefix, dtype=torch.uint8, device=text.device),
-            2 * attention_mask.to(torch.uint8),
-        ],
-        dim=1,
-    )  # pads 0, prefix 1, text 2
-    order = torch.argsort(rank, dim=1, stable=True)
-    new_position = torch.argsort(order, dim=1)
-    return LedTokens(
-        read(tokens, order),
-        (rank.gather(1, order) > 0).long(),
-        new_position[:, num_prefix:],
-    )
+    placed = values.new_full(joined.is_text.shape, filling)
+    placed = placed.scatter(1, joined.text_positions, values)
+    return placed.masked_fill(~joined.is_text, filling)
 
 
 def read(states: Tensor, positions: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Plain use of the language model with a user's prefix in place: logits and generation.
+"""Plain use of the language model with a user's prefix in place: logits and the text's loss.
 
 Axes: B users, T text tokens, P prefix tokens, D width of the LM, V vocabulary.
 
-The prefix stands right before the text, ``[pads][prefix][text]``; what comes back has the shape
-and the order of what the caller gave.
+What comes back has the shape and the order of the caller's tokens.
 """
 
-import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .base_model import check_length, embed, real_tokens
-from .joining import LedTokens, lead, read
+from .base_model import check_length, embed, inputs_beside_embeddings, real_tokens
+from .joining import JoinedTokens, join, place, read
 from .layer import ActiveAdapter
 from .recommending import HISTORY_ARGUMENTS
 
@@ -32,6 +31,9 @@ def forward_with_prefix(
     arguments: dict[str, Any],
 ) -> Any:
     """Calls the LM with the prefix before the text.
+
+    A padded text comes without a cache unless ``use_cache=True`` asks for one: without it pads can
+    stand last, where they are harmless in every family of models.
 
     Args:
         call: the LM's own call.
@@ -50,146 +52,97 @@ def forward_with_prefix(
     if active.config.num_prefix_tokens == 0:
         return call(**arguments)
     if any(_remembers(arguments.get(name)) for name in MEMORIES):
-        return call(**_continued(arguments, active.config.num_prefix_tokens))
+        return call(**_continued(lm, arguments, active.config.num_prefix_tokens))
     if "position_ids" in arguments:
         raise ValueError(
             "position ids follow from attention_mask once virtual tokens are in place; leave "
             "position_ids out"
         )
-    text = embed(lm, arguments.pop("input_ids", None), arguments.pop("inputs_embeds", None))
-    attention_mask = arguments.pop("attention_mask", None)
-    led = lead_text(lm, active, text, attention_mask, **histories)
-    arguments["inputs_embeds"] = led.inputs_embeds
-    if attention_mask is not None:
-        arguments["attention_mask"] = led.attention_mask
-    if "labels" in arguments:
-        arguments["labels"] = _placed(arguments["labels"], led, IGNORE_INDEX)
-    if "token_type_ids" in arguments:
-        arguments["token_type_ids"] = _placed(arguments["token_type_ids"], led, 0)
+    mask = arguments.pop("attention_mask", None)
+    fills_cache = bool(arguments.get("use_cache")) or any(name in arguments for name in MEMORIES)
+    input_ids, embedded = arguments.pop("input_ids", None), arguments.pop("inputs_embeds", None)
+    text = embed(lm, input_ids, embedded)
+    prefix = prefix_of(lm, active, text, **histories)
+    joined = join_prefix(prefix, text, mask, pads_first=fills_cache)
+    arguments |= {"inputs_embeds": joined.inputs_embeds}
+    arguments |= inputs_beside_embeddings(lm, input_ids, joined)
+    if mask is not None and fills_cache:
+        arguments |= mask_and_positions(lm, joined.is_real)
+    elif mask is not None:
+        arguments["use_cache"] = False
+    for name, filling in (("labels", IGNORE_INDEX), ("token_type_ids", 0)):
+        if name in arguments:
+            arguments[name] = place(arguments[name], joined, filling)
     # Which positions are wanted is counted in the caller's tokens, so it is applied at the end.
     wanted = arguments.pop("logits_to_keep", 0)
     as_dict = arguments.pop("return_dict", getattr(lm.config, "return_dict", True))
     output = call(**arguments, return_dict=True)
     for name in PER_TOKEN_OUTPUTS:
         if output.get(name) is not None:
-            values = read(output[name], led.text_positions)
+            values = read(output[name], joined.text_positions)
             if name == "logits":
                 values = values[:, -wanted:] if isinstance(wanted, int) else values[:, wanted]
             output[name] = values
     if output.get("hidden_states") is not None:
         output["hidden_states"] = tuple(
-            read(states, led.text_positions) for states in output["hidden_states"]
+            read(states, joined.text_positions) for states in output["hidden_states"]
         )
     return output if as_dict else output.to_tuple()
 
 
-def generate_with_prefix(
-    lm: PreTrainedModel,
-    active: ActiveAdapter,
-    inputs: Tensor | None,
-    **arguments: Any,
-) -> Any:
-    """Runs the LM's own ``generate`` from the embedded prefix and text.
-
-    Args:
-        lm: the bare language model.
-        active: the adapter.
-        inputs: ``(B, T)`` int64 token ids, or None with ``input_ids`` or ``inputs_embeds``.
-        **arguments: those of ``generate``, and maybe a history.
-
-    Returns:
-        What ``generate`` returns for the text; lengths do not count the prefix.
-
-    Raises:
-        ValueError: without any text, or with a cache from elsewhere.
-    """
-    histories = {name: arguments.pop(name, None) for name in HISTORY_ARGUMENTS}
-    input_ids = arguments.pop("input_ids", None) if inputs is None else inputs
-    embedded = arguments.pop("inputs_embeds", None)
-    if arguments.get("past_key_values") is not None:
-        raise ValueError(
-            "generate() with a Bi-Tuning adapter starts from the whole text: leave "
-            "past_key_values out"
-        )
-    attention_mask = arguments.pop("attention_mask", None)
-    config = arguments.pop("generation_config", None) or lm.generation_config
-    if attention_mask is None and input_ids is not None:
-        attention_mask = _mask_of_padding(input_ids, arguments, config)
-    text = embed(lm, None if embedded is not None else input_ids, embedded)
-    led = lead_text(lm, active, text, attention_mask, **histories)
-    num_given = 0 if input_ids is None else input_ids.size(1)
-    return lm.generate(
-        input_ids,
-        inputs_embeds=led.inputs_embeds,
-        attention_mask=led.attention_mask,
-        **_lengths_in_new_tokens(arguments, config, num_given),
-    )
-
-
-def lead_text(
+def prefix_of(
     lm: PreTrainedModel,
     active: ActiveAdapter,
     text: Tensor,
-    attention_mask: Tensor | None,
     *,
     history: Tensor | None,
     history_mask: Tensor | None,
     history_states: Tensor | None,
-) -> LedTokens:
-    """Puts each user's prefix before the ``(B, T, D)`` text."""
+) -> Tensor:
+    """Gives each user's ``(B, P, D)`` prefix for the ``(B, T, D)`` text."""
+    check_length(lm, num_prefix=active.config.num_prefix_tokens, num_text=text.size(1))
     states, states_mask = active.states(
         history=history, history_mask=history_mask, history_states=history_states, like=text
     )
-    check_length(lm, num_prefix=active.config.num_prefix_tokens, num_text=text.size(1))
-    prefix = active.adapter.prefix_for(states, states_mask).prefix
-    return lead(prefix, text, real_tokens(text, attention_mask))
+    return active.adapter.prefix_for(states, states_mask).prefix
+
+
+def join_prefix(
+    prefix: Tensor, text: Tensor, attention_mask: Tensor | None, *, pads_first: bool
+) -> JoinedTokens:
+    """Joins ``(B, P, D)`` prefix and ``(B, T, D)`` text; ``attention_mask (B, T)`` or None."""
+    no_suffix = text.new_zeros(0, text.size(-1))
+    return join(prefix, text, no_suffix, real_tokens(text, attention_mask), pads_first=pads_first)
+
+
+def mask_and_positions(lm: PreTrainedModel, is_real: Tensor) -> dict[str, Tensor]:
+    """Says which of ``(B, X)`` tokens are real, and their positions where the LM takes them."""
+    inputs = {"attention_mask": is_real.long()}
+    if "position_ids" in inspect.signature(lm.forward).parameters:
+        inputs["position_ids"] = (is_real.cumsum(1) - 1).clamp(min=0)
+    return inputs
 
 
 def _remembers(memory: Any) -> bool:
     """Whether a cache holds anything yet."""
-    if hasattr(memory, "get_seq_length"):
-        return memory.get_seq_length() > 0
-    return memory is not None
+    if hasattr(memory, "get_seq_length") and memory.get_seq_length() > 0:
+        return True
+    if hasattr(memory, "has_previous_state"):  # of state-space and linear-attention layers
+        return memory.has_previous_state()
+    return memory is not None and not hasattr(memory, "get_seq_length")
 
 
-def _continued(arguments: dict[str, Any], num_prefix: int) -> dict[str, Any]:
+def _continued(lm: PreTrainedModel, arguments: dict[str, Any], num_prefix: int) -> dict[str, Any]:
     """Arguments for tokens that follow remembered ones, among which the prefix is."""
-    mask = arguments.get("attention_mask")
+    new = arguments.get("input_ids", arguments.get("inputs_embeds"))
+    mask = arguments.pop("attention_mask", None)
+    given = arguments.pop("position_ids", None)
     if mask is not None:
         with_prefix = torch.cat([mask.new_ones(len(mask), num_prefix), mask], dim=1)
         # The remembered order is [pads][prefix][text].
-        arguments["attention_mask"] = with_prefix.sort(dim=1).values
-    if "position_ids" in arguments:
-        arguments["position_ids"] = arguments["position_ids"] + num_prefix
+        arguments |= mask_and_positions(lm, with_prefix.sort(dim=1).values.bool())
+        if "position_ids" in arguments:
+            arguments["position_ids"] = arguments["position_ids"][:, -new.size(1) :]
+    if given is not None:
+        arguments["position_ids"] = given + num_prefix
     return arguments
-
-
-def _placed(values: Tensor, led: LedTokens, filling: int) -> Tensor:
-    """Moves ``(B, T)`` values to where their tokens stand now; the rest is ``filling``."""
-    placed = values.new_full(led.attention_mask.shape, filling)
-    placed = placed.scatter(1, led.text_positions, values)
-    return placed.masked_fill(led.attention_mask == 0, filling)
-
-
-def _mask_of_padding(input_ids: Tensor, arguments: dict[str, Any], config: Any) -> Tensor:
-    """What ``generate`` takes for padding when it is given no mask: ``(B, T)`` int64."""
-    pad = arguments.get("pad_token_id", config.pad_token_id)
-    ends = arguments.get("eos_token_id", config.eos_token_id)
-    ends = ends if isinstance(ends, list | tuple) else [ends]
-    if pad is None or pad in ends:
-        return torch.ones_like(input_ids)
-    return (input_ids != pad).long()
-
-
-def _lengths_in_new_tokens(
-    arguments: dict[str, Any], config: Any, num_given: int
-) -> dict[str, Any]:
-    """Says ``max_length`` and ``min_length`` in new tokens: ``generate`` would count the prefix."""
-    config = copy.deepcopy(config)
-    for whole, new in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
-        length = arguments.pop(whole, None) or getattr(config, whole, None)
-        is_set = arguments.get(new) is not None or getattr(config, new, None) is not None
-        setattr(config, whole, None)
-        if length and not is_set:
-            arguments[new] = max(length - num_given, 0)
-    return {**arguments, "generation_config": config}

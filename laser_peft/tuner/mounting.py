@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .language import forward_with_prefix, generate_with_prefix
+from .generation import generate_with_prefix
+from .language import forward_with_prefix
 from .layer import ActiveAdapter, BiTuningLayer
 from .recommending import (
     RECOMMENDATION_ARGUMENTS,

@@ -6,8 +6,7 @@ Follows §3 of arXiv 2409.01605; docs/method.md lists where we differ.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +15,14 @@ from transformers import PreTrainedModel
 from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
 from laser_peft.masking import mean_over_real, newest_state
 
-from .base_model import check_length, embed, end_of_text, last_hidden_states, real_tokens
+from .base_model import (
+    check_length,
+    embed,
+    end_of_text,
+    inputs_beside_embeddings,
+    last_hidden_states,
+    real_tokens,
+)
 from .joining import JoinedTokens, join, read
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
@@ -37,8 +43,7 @@ IGNORED_ARGUMENTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class RecommendationInputs:
+class RecommendationInputs(NamedTuple):
     """What a recommendation takes; ``BiTuningModel.forward`` says what each is."""
 
     input_ids: Tensor | None = None
@@ -60,8 +65,10 @@ class RecommendationInputs:
             TypeError: for an argument that is not among them.
             ValueError: for labels that are not item ids.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(arguments.keys() - set(known) - IGNORED_ARGUMENTS)
+        known = cls._fields
+        unknown = sorted(
+            name for name in arguments if name not in known and name not in IGNORED_ARGUMENTS
+        )
         if unknown:
             raise TypeError(
                 f"a recommendation does not take the arguments {unknown}; it takes "
@@ -123,8 +130,10 @@ def recommend(
         lm, num_prefix=condensed.prefix.size(1), num_text=text.size(1), num_suffix=len(suffix)
     )
     joined = join(condensed.prefix, text, suffix, is_real)
-    read_states = _read_user(call, lm, joined, config.suffix_reading)
-    user_vectors = adapter.head(read_states).to(text.device)  # (B, R)
+    extra = inputs_beside_embeddings(lm, inputs.input_ids, joined)
+    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+    user_vectors = adapter.head(_read_user(hidden, joined, config.suffix_reading))  # (B, R)
+    user_vectors = user_vectors.to(text.device)
     if config.collaborative_skip:
         user_vectors = user_vectors + newest_state(states, states_mask)
     if config.similarity == "cosine":
@@ -161,11 +170,8 @@ def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:
     return text.new_zeros(0, text.size(-1))
 
 
-def _read_user(
-    call: Callable[..., Any], lm: PreTrainedModel, joined: JoinedTokens, suffix_reading: str
-) -> Tensor:
-    """Runs the LM and reads each user's states: ``(B, S, H)``."""
-    hidden = last_hidden_states(lm, call, joined.inputs_embeds)
+def _read_user(hidden: Tensor, joined: JoinedTokens, suffix_reading: str) -> Tensor:
+    """Picks what the user is read from: ``(B, S, H)``."""
     if suffix_reading == "mean":
         return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
     return read(hidden, joined.suffix_positions)
