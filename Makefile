@@ -6,7 +6,7 @@ DEMO := runs/demo
 # A folder or Hub id of a causal language model for the demo; empty: one is trained on the spot.
 LLM ?=
 
-.PHONY: test quality style demo
+.PHONY: test peft-tests quality style demo
 
 $(VENV)/.installed: setup.cfg pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml .ci/constraints.txt
 
 test: $(VENV)/.installed
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+# PEFT's own tests, from the source distribution of the installed version, on Bi-Tuning.
+$(VENV)/.peft-tests: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[dev,peft-tests]"
+	touch $@
+
+peft-tests: $(VENV)/.peft-tests
+	$(BIN)/python tests/upstream/run.py
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

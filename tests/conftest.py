@@ -46,7 +46,14 @@ def make_lm(family: str, vocabulary: int = VOCABULARY) -> PreTrainedModel:
         )
         return LlamaForCausalLM(config).eval()
     config = GPT2Config(
-        vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=256, n_inner=43
+        vocab_size=vocabulary,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=256,
+        n_inner=43,
+        bos_token_id=1,
+        eos_token_id=2,
     )
     return GPT2LMHeadModel(config).eval()
 

@@ -190,10 +190,11 @@ def end_of_text(lm: PreTrainedModel) -> Tensor:
     token = lm.config.get_text_config(decoder=True).eos_token_id
     if isinstance(token, list | tuple):
         token = token[0] if token else None
-    if token is None:
-        raise ValueError(
-            "suffix_reading='eos' needs the language model's end-of-text token and its "
-            "configuration has no eos_token_id; set it, or use another suffix_reading"
-        )
     embeddings = lm.get_input_embeddings()
+    if token is None or not 0 <= token < embeddings.num_embeddings:
+        raise ValueError(
+            "suffix_reading='eos' needs the language model's end-of-text token, and eos_token_id "
+            f"is {token} in its configuration (a token id in 0..{embeddings.num_embeddings - 1} "
+            "is needed); set it, or use another suffix_reading"
+        )
     return embeddings(torch.tensor([token], device=embeddings.weight.device)).detach()

@@ -4,7 +4,7 @@ Axes: P prefix tokens, S suffix tokens, E experts, C collaborative width, M widt
 D width of the LM's embeddings, H width of its last hidden states, R recommendation width.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from peft import PeftConfig, TaskType
@@ -159,6 +159,22 @@ class BiTuningConfig(PeftConfig):
         default, default_per_user = DEFAULT_EXPERTS[self.moe]
         num_experts = self.num_experts or default
         return num_experts, self.num_experts_per_user or min(default_per_user, num_experts)
+
+    def as_asked(self) -> "BiTuningConfig":
+        """Returns a copy as the user gave it, before :meth:`fill_in`."""
+        return replace(self, **self.__dict__.get("_asked", {}))
+
+    def fill_in(self, resolved: "BiTuningConfig") -> None:
+        """Takes over the values of a resolved copy, in place as PEFT expects it.
+
+        What they replace is kept beside the fields, so that the same object can be used for
+        another model: it is then resolved anew.
+        """
+        asked = self.as_asked()
+        names = [field.name for field in fields(self)]
+        self.__dict__.update({name: getattr(resolved, name) for name in names})
+        changed = [name for name in names if getattr(asked, name) != getattr(resolved, name)]
+        self._asked = {name: getattr(asked, name) for name in changed}
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Writes ``adapter_config.json``, and tells a model card beside it what the adapter is."""

@@ -125,16 +125,16 @@ def mask_and_positions(lm: PreTrainedModel, is_real: Tensor) -> dict[str, Tensor
 
 def _remembers(memory: Any) -> bool:
     """Whether a cache holds anything yet."""
-    if hasattr(memory, "get_seq_length") and memory.get_seq_length() > 0:
-        return True
-    if hasattr(memory, "has_previous_state"):  # of state-space and linear-attention layers
-        return memory.has_previous_state()
-    return memory is not None and not hasattr(memory, "get_seq_length")
+    for question in ("get_seq_length", "has_previous_state"):
+        try:
+            return bool(getattr(memory, question)())
+        except (AttributeError, ValueError):  # each kind of cache answers one of the two
+            continue
+    return memory is not None
 
 
 def _continued(lm: PreTrainedModel, arguments: dict[str, Any], num_prefix: int) -> dict[str, Any]:
     """Arguments for tokens that follow remembered ones, among which the prefix is."""
-    new = arguments.get("input_ids", arguments.get("inputs_embeds"))
     mask = arguments.pop("attention_mask", None)
     given = arguments.pop("position_ids", None)
     if mask is not None:
@@ -142,7 +142,10 @@ def _continued(lm: PreTrainedModel, arguments: dict[str, Any], num_prefix: int) 
         # The remembered order is [pads][prefix][text].
         arguments |= mask_and_positions(lm, with_prefix.sort(dim=1).values.bool())
         if "position_ids" in arguments:
-            arguments["position_ids"] = arguments["position_ids"][:, -new.size(1) :]
+            num_new = arguments["input_ids" if "input_ids" in arguments else "inputs_embeds"].size(
+                1
+            )
+            arguments["position_ids"] = arguments["position_ids"][:, -num_new:]
     if given is not None:
         arguments["position_ids"] = given + num_prefix
     return arguments

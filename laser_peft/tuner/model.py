@@ -3,6 +3,7 @@
 Axes: N items in the catalogue, X width of text vectors, R recommendation width.
 """
 
+import copy
 from contextlib import nullcontext
 from typing import Any
 
@@ -142,30 +143,34 @@ class BiTuningModel(BaseTuner):
         embeddings = model.get_input_embeddings()
         on_meta = init_empty_weights if low_cpu_mem_usage else nullcontext
         with on_meta():
-            encoder = load_encoder(config)
-            # A copy: a config object used twice must load its encoder twice.
-            config = resolve(
-                config,
+            asked = config.as_asked()
+            encoder = load_encoder(asked)
+            resolved = resolve(
+                asked,
                 embedding_dim=embeddings.embedding_dim,
                 hidden_dim=hidden_dim(model),
                 encoder_config=None if encoder is None else encoder.config.to_diff_dict(),
                 encoder_dim=None if encoder is None else encoder.config.hidden_size,
             )
-            if config.suffix_reading == "eos":
+            if resolved.suffix_reading == "eos":
                 end_of_text(model)
             adapter = BiTuningAdapter(
-                config,
+                resolved,
                 embedding_dim=embeddings.embedding_dim,
                 hidden_dim=hidden_dim(model),
                 embedding_scale=embedding_scale(model),
             )
-        if not autocast_adapter_dtype:
-            adapter.to(embeddings.weight.dtype)
+        if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
+            self.peft_config[adapter_name] = config = copy.copy(config)
+        config.fill_in(resolved)
+        adapter.config = config
+        # PEFT raises weights to float32 where it is asked to; tables of vectors stay as they are.
+        for parameter in adapter.parameters():
+            parameter.data = parameter.data.to(embeddings.weight.dtype)
         for module in filter(None, (adapter, encoder)):
             # PEFT may also build the whole tuner on the meta device, to fill it from a file.
             if not any(tensor.is_meta for tensor in module.state_dict().values()):
                 module.to(_device_of(embeddings))
-        self.peft_config[adapter_name] = config
         trained_before = {name: p.requires_grad for name, p in model.named_parameters()}
         is_first = not hasattr(model, MOUNT)
         mount(model).update_layer(adapter_name, adapter, encoder)

@@ -4,50 +4,14 @@ import textwrap
 
 import pytest
 import torch
-from conftest import NUM_ITEMS, VOCABULARY
+from adapters import B, L, R, T, adapter_of, make_batch, make_model, padded
+from conftest import NUM_ITEMS
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from laser_peft import BiTuningConfig
-from laser_peft.tuner.model import MOUNT
-
-B, T, L, R = 3, 7, 5, 16
-
-
-def make_model(lm, encoder_folder, *, trained=True, **fields):
-    """An adapter with an encoder; ``trained`` moves the head away from its zero start."""
-    config = BiTuningConfig(
-        collaborative_encoder=encoder_folder, num_prefix_tokens=4, num_suffix_tokens=2, **fields
-    )
-    model = get_peft_model(lm, config).eval()
-    if trained:
-        torch.nn.init.normal_(adapter_of(model).head.projection.weight, std=0.3)
-    return model
-
-
-def adapter_of(model, name="default"):
-    return model.base_model.layer.bituning_adapters[name]
-
-
-def make_batch():
-    generator = torch.Generator().manual_seed(5)
-    return {
-        "input_ids": torch.randint(1, VOCABULARY, (B, T), generator=generator),
-        "attention_mask": torch.ones(B, T, dtype=torch.int64),
-        "history": torch.randint(1, NUM_ITEMS + 1, (B, L), generator=generator),
-        "history_mask": torch.ones(B, L, dtype=torch.int64),
-    }
-
-
-def padded(batch, side, width=3):
-    """The batch with junk under the padding, on one side of text and history."""
-    out = {}
-    for name, values in batch.items():
-        junk = torch.full((B, width), 0 if name.endswith("mask") else 7)
-        parts = [junk, values] if side == "left" else [values, junk]
-        out[name] = torch.cat(parts, 1)
-    return out
+from laser_peft.tuner.mounting import MOUNT
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -265,7 +229,7 @@ def test_a_config_used_twice_loads_its_encoder_twice(lm, encoder_folder):
 
 
 def test_an_encoder_without_its_weights_does_not_pass_for_a_trained_one(llama, encoder_folder):
-    saved = make_model(llama, encoder_folder).peft_config["default"]
+    saved = BiTuningConfig(**make_model(llama, encoder_folder).peft_config["default"].to_dict())
     model = get_peft_model(type(llama)(llama.config), saved)  # and no file is loaded
     assert model(**make_batch()).user_vectors.isnan().all()
 

@@ -1,0 +1,43 @@
+"""Adapters on tiny language models, and a batch for them."""
+
+import torch
+from conftest import NUM_ITEMS, VOCABULARY
+from peft import get_peft_model
+
+from laser_peft import BiTuningConfig
+
+B, T, L, R = 3, 7, 5, 16
+
+
+def make_model(lm, encoder_folder, *, trained=True, **fields):
+    """An adapter with an encoder; ``trained`` moves the head away from its zero start."""
+    sizes = {"num_prefix_tokens": 4, "num_suffix_tokens": 2}
+    config = BiTuningConfig(collaborative_encoder=encoder_folder, **sizes | fields)
+    model = get_peft_model(lm, config).eval()
+    if trained:
+        torch.nn.init.normal_(adapter_of(model).head.projection.weight, std=0.3)
+    return model
+
+
+def adapter_of(model, name="default"):
+    return model.base_model.layer.bituning_adapters[name]
+
+
+def make_batch():
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "input_ids": torch.randint(1, VOCABULARY, (B, T), generator=generator),
+        "attention_mask": torch.ones(B, T, dtype=torch.int64),
+        "history": torch.randint(1, NUM_ITEMS + 1, (B, L), generator=generator),
+        "history_mask": torch.ones(B, L, dtype=torch.int64),
+    }
+
+
+def padded(batch, side, width=3):
+    """The batch with junk under the padding, on one side of text and history."""
+    out = {}
+    for name, values in batch.items():
+        junk = torch.full((B, width), 0 if name.endswith("mask") else 7)
+        parts = [junk, values] if side == "left" else [values, junk]
+        out[name] = torch.cat(parts, 1)
+    return out
