@@ -29,7 +29,8 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
     Raises:
         ValueError: if a label on the CPU is out of range.
     """
-    if labels.device.type == "cpu":  # elsewhere the check would wait for the device
+    # Elsewhere the check would wait for the device, or break a compiled graph.
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         num_items = item_vectors.size(0)
         bad = labels[(labels < 1) | (labels > num_items)]
         if bad.numel():
@@ -39,7 +40,10 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
             )
     user_vectors, item_vectors, targets = user_vectors.float(), item_vectors.float(), labels - 1
     if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
-        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=ROWS_AT_A_TIME)
+        options = torch.nn.LinearCrossEntropyOptions(
+            batch_chunk_size=ROWS_AT_A_TIME,
+            allow_retain_graph=torch.compiler.is_compiling(),  # compiled, it cannot do without
+        )
         return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
     return F.cross_entropy(user_vectors @ item_vectors.T, targets)
 

@@ -5,6 +5,10 @@ import json
 import os
 from pathlib import Path
 
+# Before the imports below: both are read once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -20,9 +24,6 @@ from typer.testing import CliRunner, Result
 
 from laser_peft import SASRecConfig, SASRecModel
 from laser_peft.cli import app
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 NUM_ITEMS = 23
 VOCABULARY = 97

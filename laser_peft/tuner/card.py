@@ -42,7 +42,7 @@ output.logits  # (users, items): column j scores item id j + 1
 
 
 def describe_adapter(folder: str | Path, config: "BiTuningConfig") -> None:
-    """Rewrites the text of a model card that PEFT has just filled in with its template.
+    """Rewrites the text of a model card that has just been filled in from a template.
 
     A card that somebody has written, or none, is left alone.
 
@@ -56,14 +56,18 @@ def describe_adapter(folder: str | Path, config: "BiTuningConfig") -> None:
     card = ModelCard.load(path)
     if "[More Information Needed]" not in card.text:
         return
+    base = config.base_model_name_or_path
+    card.data["library_name"] = "peft"
     card.data["tags"] = sorted({*(card.data.get("tags") or []), *TAGS})
+    if base and not Path(base).exists():
+        card.data["base_model"] = base
     settings = {
         name: value
         for name, value in config.to_dict().items()
         if value is not None and name not in ("collaborative_encoder_config", "inference_mode")
     }
     card.text = TEXT.format(
-        base=config.base_model_name_or_path or "the base model",
+        base=base or "the base model",
         settings=json.dumps(settings, indent=2, default=str),
     )
     card.save(path)

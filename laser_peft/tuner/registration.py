@@ -1,11 +1,15 @@
-"""Makes BITUNING a PEFT method like any other; the only place that touches PEFT's registries.
+"""Makes BITUNING a PEFT method like any other; the only place that changes PEFT itself.
 
 PEFT has no plug-in discovery and its ``PeftType`` is a closed enum, so a member is added to it
 before the ordinary ``register_peft_method``. A plain string in PEFT's tables is not enough: PEFT
 and transformers both read ``peft_type.value``.
 """
 
-from peft import PeftConfig, PeftType
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method
@@ -62,3 +66,28 @@ def register(config_cls: type[PeftConfig], model_cls: type[BaseTuner]) -> None:
     register_peft_method(
         name=NAME.lower(), config_cls=config_cls, model_cls=model_cls, prefix=PREFIX
     )
+
+
+def describe_what_is_pushed(config_cls: type[PeftConfig], describe: Callable[..., None]) -> None:
+    """Has ``push_to_hub`` upload a model card of this method.
+
+    ``save_pretrained`` writes one, but transformers' ``push_to_hub``, which PEFT inherits, puts
+    an empty template in its place just before the upload.
+
+    Args:
+        config_cls: only models whose active adapter has such a configuration are concerned.
+        describe: called with the folder that is uploaded and that configuration.
+    """
+    upload = PeftModel._upload_modified_files
+    if getattr(upload, "describes", None) == NAME:
+        return
+
+    @functools.wraps(upload)
+    def described_upload(self: PeftModel, working_dir: str, *args: Any, **kwargs: Any) -> Any:
+        config = self.active_peft_config
+        if isinstance(config, config_cls):
+            describe(working_dir, config)
+        return upload(self, working_dir, *args, **kwargs)
+
+    described_upload.describes = NAME  # type: ignore[attr-defined]
+    PeftModel._upload_modified_files = described_upload
