@@ -36,7 +36,10 @@ def check_base_model(lm: PreTrainedModel) -> None:
     Raises:
         ValueError: with the reason.
     """
-    name, config = type(lm).__name__, lm.config.get_text_config(decoder=True)
+    name = type(lm).__name__
+    if not isinstance(lm, PreTrainedModel):
+        raise ValueError(f"Bi-Tuning needs a language model of transformers, got a {name}")
+    config = lm.config.get_text_config(decoder=True)
     if lm.config.is_encoder_decoder:
         raise ValueError(
             f"Bi-Tuning needs a decoder-only causal language model, {name} is an encoder-decoder"
