@@ -38,11 +38,11 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
                 f"labels must be item ids in 1..{num_items} (0 is padding), got "
                 f"{bad[:5].tolist()}; were they numbered with another catalogue?"
             )
-    user_vectors, item_vectors, targets = user_vectors.float(), item_vectors.float(), labels - 1
+    user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
+    targets = labels.long() - 1
     if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
         options = torch.nn.LinearCrossEntropyOptions(
-            batch_chunk_size=ROWS_AT_A_TIME,
-            allow_retain_graph=torch.compiler.is_compiling(),  # compiled, it cannot do without
+            batch_chunk_size=ROWS_AT_A_TIME, allow_retain_graph=True
         )
         return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
     return F.cross_entropy(user_vectors @ item_vectors.T, targets)

@@ -22,7 +22,7 @@ def newest_state(states: Tensor, mask: Tensor) -> Tensor:
     positions = torch.arange(states.size(1), device=states.device)
     newest = torch.where(mask, positions, 0).amax(1)  # (B,)
     picked = states[torch.arange(states.size(0), device=states.device), newest]
-    return picked * mask.any(1, keepdim=True)
+    return picked.masked_fill(~mask.any(1, keepdim=True), 0)
 
 
 def mean_over_real(values: Tensor, mask: Tensor) -> Tensor:
@@ -35,5 +35,5 @@ def mean_over_real(values: Tensor, mask: Tensor) -> Tensor:
     Returns:
         ``(B, C)`` float; zero where a user has no item.
     """
-    keep = mask.unsqueeze(-1).to(values.dtype)
-    return (values * keep).sum(1) / keep.sum(1).clamp(min=1)
+    real = values.masked_fill(~mask.unsqueeze(-1), 0)
+    return real.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import BiTuningConfig
+from .devices import device_of
 from .experts import INITIAL_STD
 from .items import ItemVectors
 from .m_former import MFormer, MFormerOutput
@@ -62,8 +63,8 @@ class UserHead(nn.Module):
         """Maps ``(B, S, H)`` float to ``(B, R)``, in the head's precision if it has one."""
         if self.projection is None:
             return states.mean(1)
-        weight = self.projection.weight
-        return self.projection(states.flatten(1).to(weight.device, weight.dtype))
+        device, dtype = device_of(self.projection), self.projection.weight.dtype
+        return self.projection(states.flatten(1).to(device, dtype))
 
 
 class BiTuningAdapter(nn.Module):

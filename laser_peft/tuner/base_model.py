@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .devices import device_of
 from .joining import JoinedTokens, place
 
 NOT_SUPPORTED = {
@@ -38,7 +39,10 @@ def check_base_model(lm: PreTrainedModel) -> None:
     """
     name = type(lm).__name__
     if not isinstance(lm, PreTrainedModel):
-        raise ValueError(f"Bi-Tuning needs a language model of transformers, got a {name}")
+        raise ValueError(
+            f"Bi-Tuning needs a language model of transformers, got a {name}; of a PEFT model "
+            "take merge_and_unload(), or get_base_model() to tune beside its adapter"
+        )
     config = lm.config.get_text_config(decoder=True)
     if lm.config.is_encoder_decoder:
         raise ValueError(
@@ -111,7 +115,7 @@ def last_hidden_states(lm: PreTrainedModel, call: Callable[..., Any], **inputs: 
     """
     backbone = backbone_of(lm)
     run = call if backbone is lm else backbone
-    return run(**inputs, use_cache=False).last_hidden_state
+    return run(**inputs, use_cache=False, return_dict=True).last_hidden_state
 
 
 def embed(lm: PreTrainedModel, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
@@ -133,6 +137,12 @@ def embed(lm: PreTrainedModel, input_ids: Tensor | None, inputs_embeds: Tensor |
     if inputs_embeds is not None:
         if inputs_embeds.ndim != 3:
             raise ValueError(f"inputs_embeds must be (B, T, D), got {tuple(inputs_embeds.shape)}")
+        width = lm.get_input_embeddings().embedding_dim
+        if inputs_embeds.size(-1) != width:
+            raise ValueError(
+                f"inputs_embeds must be as wide as the model's embeddings ({width}), got "
+                f"{inputs_embeds.size(-1)}"
+            )
         return inputs_embeds
     assert input_ids is not None
     if input_ids.ndim != 2:
@@ -178,7 +188,7 @@ def embedding_scale(lm: PreTrainedModel, sample: int = 1024) -> float:
     """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""
     embeddings = lm.get_input_embeddings()
     size = min(sample, embeddings.num_embeddings)
-    vectors = embeddings(torch.arange(size, device=embeddings.weight.device))
+    vectors = embeddings(torch.arange(size, device=device_of(embeddings)))
     if vectors.is_meta:
         return 1.0  # nothing to measure; the values come from a file
     return max(vectors.float().std().item(), 1e-6)
@@ -200,4 +210,4 @@ def end_of_text(lm: PreTrainedModel) -> Tensor:
             f"is {token} in its configuration (a token id in 0..{embeddings.num_embeddings - 1} "
             "is needed); set it, or use another suffix_reading"
         )
-    return embeddings(torch.tensor([token], device=embeddings.weight.device)).detach()
+    return embeddings(torch.tensor([token], device=device_of(embeddings))).detach()

@@ -74,8 +74,8 @@ class BiTuningConfig(PeftConfig):
         collaborative_encoder_revision: branch, tag or commit of a Hub id.
         bundle_encoder: save the encoder's weights in the adapter's file. False: a saved adapter
             loads them from ``collaborative_encoder`` again.
-        collaborative_encoder_config: filled in where the encoder is bundled: its configuration,
-            from which a saved adapter rebuilds it. A config that carries one takes the weights
+        collaborative_encoder_config: in a saved adapter with its encoder in it: the encoder's own
+            configuration, from which it is rebuilt. A config that carries one takes the weights
             from the adapter file, not from ``collaborative_encoder``.
         collaborative_dim: width C of the encoder's states. None: the encoder's; without an
             encoder, the LM's width.
@@ -160,21 +160,35 @@ class BiTuningConfig(PeftConfig):
         num_experts = self.num_experts or default
         return num_experts, self.num_experts_per_user or min(default_per_user, num_experts)
 
+    @property
+    def is_filled_in(self) -> bool:
+        """Whether an adapter was made from this very object."""
+        return "_filled" in self.__dict__
+
     def as_asked(self) -> "BiTuningConfig":
-        """Returns a copy as the user gave it, before :meth:`fill_in`."""
-        return replace(self, **self.__dict__.get("_asked", {}))
+        """Returns a copy as the user gave it, without what :meth:`fill_in` added."""
+        filled: dict[str, tuple[Any, Any]] = self.__dict__.get("_filled", {})
+        asked = {n: before for n, (before, now) in filled.items() if getattr(self, n) == now}
+        return replace(self, **asked)
 
     def fill_in(self, resolved: "BiTuningConfig") -> None:
         """Takes over the values of a resolved copy, in place as PEFT expects it.
 
-        What they replace is kept beside the fields, so that the same object can be used for
-        another model: it is then resolved anew.
+        What the user gave is kept beside the fields, so that another adapter made from the same
+        object follows its own models.
         """
         asked = self.as_asked()
         names = [field.name for field in fields(self)]
+        names.remove("collaborative_encoder_config")  # it would pass for that of a saved adapter
+        self._encoder_config = resolved.collaborative_encoder_config
         self.__dict__.update({name: getattr(resolved, name) for name in names})
-        changed = [name for name in names if getattr(asked, name) != getattr(resolved, name)]
-        self._asked = {name: getattr(asked, name) for name in changed}
+        both = {name: (getattr(asked, name), getattr(resolved, name)) for name in names}
+        self._filled = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, with the configuration of an encoder that is saved along."""
+        bundled = self.__dict__.get("_encoder_config") or self.collaborative_encoder_config
+        return super().to_dict() | {"collaborative_encoder_config": bundled}
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Writes ``adapter_config.json``, and tells a model card beside it what the adapter is."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from .config import BiTuningConfig
+from .devices import device_of
 
 
 class FrozenEncoder(nn.Module):
@@ -42,11 +43,16 @@ class FrozenEncoder(nn.Module):
                     "it does not know; leave them out of the history"
                 )
         item_ids = item_ids.masked_fill(~item_mask, 0)
-        return self.model(input_ids=item_ids, attention_mask=item_mask).last_hidden_state
+        output = self.model(input_ids=item_ids, attention_mask=item_mask, return_dict=True)
+        return output.last_hidden_state
 
     def item_vectors(self) -> Tensor:
         """Returns the ``(N, C)`` vectors of items ``1..N``."""
-        return self.model.get_input_embeddings().weight[1:]
+        table = self.model.get_input_embeddings()
+        if not table.weight.is_meta:
+            return table.weight[1:]
+        ids = torch.arange(1, table.num_embeddings, device=device_of(table))
+        return table(ids)  # where Accelerate keeps it elsewhere, a call brings it
 
 
 def load_encoder(config: BiTuningConfig) -> PreTrainedModel | None:
@@ -141,7 +147,7 @@ def collaborative_states(
                 "history needs a collaborative encoder and this adapter has none; set "
                 "BiTuningConfig(collaborative_encoder=...) or pass history_states"
             )
-        history = history.to(encoder.model.get_input_embeddings().weight.device)
+        history = history.to(device_of(encoder.model.get_input_embeddings()))
         mask = history != 0
         if history_mask is not None:
             mask = mask & history_mask.to(mask.device).bool()

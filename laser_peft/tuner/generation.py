@@ -20,6 +20,10 @@ from .recommending import HISTORY_ARGUMENTS
 
 # Their generate cannot start from embeddings, or adds tokens of its own.
 WRITE_WITHOUT_MEMORY = ("openai-gpt", "xlm")
+# Ways of generating that take the length of what was read from the ids.
+COUNT_BY_IDS = (
+    *("past_key_values", "assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size"),
+)
 INPUTS_EMBEDS = inspect.Parameter("inputs_embeds", inspect.Parameter.KEYWORD_ONLY, default=None)
 
 
@@ -46,11 +50,13 @@ def generate_with_prefix(
     histories = {name: arguments.pop(name, None) for name in HISTORY_ARGUMENTS}
     input_ids = arguments.pop("input_ids", None) if inputs is None else inputs
     embedded = arguments.pop("inputs_embeds", None)
-    if arguments.get("past_key_values") is not None:
-        raise ValueError(
-            "generate() with a Bi-Tuning adapter starts from the whole text: leave "
-            "past_key_values out"
-        )
+    for name in COUNT_BY_IDS:
+        said = getattr(arguments.get("generation_config"), name, None)
+        if arguments.get(name, said) is not None:
+            raise ValueError(
+                f"generate() with a Bi-Tuning adapter starts from prefix and text, and {name} "
+                "counts by the text alone; leave it out, or disable the adapter"
+            )
     attention_mask = arguments.pop("attention_mask", None)
     if attention_mask is None and input_ids is not None:
         config = arguments.get("generation_config") or lm.generation_config
@@ -65,12 +71,11 @@ def generate_with_prefix(
         return lm.generate(input_ids, **arguments)
     joined = join_prefix(prefix, text, attention_mask, pads_first=True)
     _start_from_embeddings(lm, inputs_beside_embeddings(lm, input_ids, joined))
-    num_given = 0 if input_ids is None else input_ids.size(1)
     return lm.generate(
         input_ids,
         inputs_embeds=joined.inputs_embeds,
         attention_mask=joined.is_real.long(),
-        **_with_lengths_in_new_tokens(arguments, lm.generation_config, num_given),
+        **_with_lengths_in_new_tokens(arguments, lm.generation_config, text.size(1)),
     )
 
 

@@ -118,5 +118,5 @@ class ItemVectors(nn.Module):
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
-        own = collaborative.to(weight.device) * self.known[: len(collaborative), None]
+        own = collaborative.to(text.device) * self.known[: len(collaborative), None]
         return text + F.pad(own, (0, 0, 0, len(text) - len(collaborative)))

@@ -138,14 +138,13 @@ def _continued(lm: PreTrainedModel, arguments: dict[str, Any], num_prefix: int) 
     mask = arguments.pop("attention_mask", None)
     given = arguments.pop("position_ids", None)
     if mask is not None:
-        with_prefix = torch.cat([mask.new_ones(len(mask), num_prefix), mask], dim=1)
-        # The remembered order is [pads][prefix][text].
-        arguments |= mask_and_positions(lm, with_prefix.sort(dim=1).values.bool())
+        new = arguments["input_ids" if "input_ids" in arguments else "inputs_embeds"].size(1)
+        remembered = torch.cat([mask.new_ones(len(mask), num_prefix), mask[:, :-new]], dim=1)
+        # They are remembered as [pads][prefix][text].
+        is_real = torch.cat([remembered.sort(dim=1).values, mask[:, -new:]], dim=1).bool()
+        arguments |= mask_and_positions(lm, is_real)
         if "position_ids" in arguments:
-            num_new = arguments["input_ids" if "input_ids" in arguments else "inputs_embeds"].size(
-                1
-            )
-            arguments["position_ids"] = arguments["position_ids"][:, -num_new:]
+            arguments["position_ids"] = arguments["position_ids"][:, -new:]
     if given is not None:
         arguments["position_ids"] = given + num_prefix
     return arguments

@@ -3,21 +3,20 @@
 Axes: N items in the catalogue, X width of text vectors, R recommendation width.
 """
 
-import copy
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
-import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TaskType
 from peft.utils.integrations import init_empty_weights
-from peft.utils.other import set_additional_trainable_modules
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .adapter import BiTuningAdapter
 from .base_model import check_base_model, embedding_scale, end_of_text, hidden_dim
+from .devices import device_of
 from .encoder import load_encoder
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount
@@ -103,7 +102,7 @@ class BiTuningModel(BaseTuner):
             ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
         """
         self._active.adapter.items.set_text(vectors, known)
-        self._active.config.num_text_items = len(vectors)
+        self._active.config.fill_in(replace(self._active.config, num_text_items=len(vectors)))
 
     @property
     def collaborative_encoder(self) -> PreTrainedModel | None:
@@ -114,6 +113,8 @@ class BiTuningModel(BaseTuner):
     @property
     def _active(self) -> ActiveAdapter:
         """The active adapter, also while adapters are disabled."""
+        if not self.active_adapters:
+            raise ValueError("all adapters are deleted; add one with add_adapter or load_adapter")
         name = self.active_adapters[0]
         return ActiveAdapter(self.layer.bituning_adapters[name], self.layer.encoder_of(name))
 
@@ -160,29 +161,19 @@ class BiTuningModel(BaseTuner):
                 hidden_dim=hidden_dim(model),
                 embedding_scale=embedding_scale(model),
             )
-        if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
-            self.peft_config[adapter_name] = config = copy.copy(config)
+        if config.is_filled_in:  # it belongs to another adapter already
+            self.peft_config[adapter_name] = config = asked
         config.fill_in(resolved)
         adapter.config = config
-        # PEFT raises weights to float32 where it is asked to; tables of vectors stay as they are.
-        for parameter in adapter.parameters():
-            parameter.data = parameter.data.to(embeddings.weight.dtype)
         for module in filter(None, (adapter, encoder)):
             # PEFT may also build the whole tuner on the meta device, to fill it from a file.
             if not any(tensor.is_meta for tensor in module.state_dict().values()):
-                module.to(_device_of(embeddings))
+                module.to(device_of(embeddings))
         trained_before = {name: p.requires_grad for name, p in model.named_parameters()}
         is_first = not hasattr(model, MOUNT)
         mount(model).update_layer(adapter_name, adapter, encoder)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         self._mark_only_adapters_as_trainable(model)
-        set_additional_trainable_modules(
-            model=model,
-            peft_config=config,
-            model_config=BaseTuner.get_model_config(self),
-            adapter_name=adapter_name,
-            activate_adapter=adapter_name in self.active_adapters,
-        )
         if not is_first:
             for name, parameter in model.named_parameters():
                 if f".{adapter_name}." not in name:
@@ -197,6 +188,18 @@ class BiTuningModel(BaseTuner):
         if not isinstance(adapter_name, str) and len(adapter_name) > 1:
             raise ValueError(f"Bi-Tuning runs one adapter at a time, got {list(adapter_name)}")
         super().set_adapter(adapter_name, inference_mode=inference_mode)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Leaves weights in float32, or takes them to the base's precision where asked to.
+
+        Tables of vectors stay as they are.
+        """
+        if autocast_adapter_dtype:
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+            return
+        dtype = self.model.get_input_embeddings().weight.dtype
+        for parameter in self.layer.bituning_adapters[adapter_name].parameters():
+            parameter.data = parameter.data.to(dtype)
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("adapter_names") is not None:
@@ -249,11 +252,3 @@ class BiTuningModel(BaseTuner):
         for container in (*BiTuningLayer.adapter_layer_names, *BiTuningLayer.other_param_names):
             key = key.replace(f"{container}.{adapter_name}.", f"{container}.", 1)
         return key
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    """Where a module runs, also if Accelerate keeps its weights elsewhere."""
-    if module.weight.is_meta:
-        hook = getattr(module, "_hf_hook", None)
-        return torch.device(getattr(hook, "execution_device", None) or "cpu")
-    return module.weight.device

@@ -37,10 +37,14 @@ RECOMMENDATION_ARGUMENTS = (
 # What Trainer, tokenizers and PEFT's task wrappers add to a call; none of it concerns us here.
 IGNORED_ARGUMENTS = frozenset(
     {
-        *("output_attentions", "output_hidden_states", "num_items_in_batch", "use_cache"),
-        *("token_type_ids", "return_user_vectors"),
+        *("output_attentions", "output_hidden_states", "use_cache", "token_type_ids"),
+        *("num_items_in_batch", "return_user_vectors"),
     }
 )
+
+
+TENSORS = (*HISTORY_ARGUMENTS, "item_vectors", "labels", "input_ids", "inputs_embeds")
+INDICES = ("input_ids", "history", "labels")
 
 
 class RecommendationInputs(NamedTuple):
@@ -75,24 +79,42 @@ class RecommendationInputs(NamedTuple):
                 f"{', '.join(known)} and return_user_vectors"
             )
         inputs = cls(**{name: arguments[name] for name in known if name in arguments})
-        if inputs.labels is not None and inputs.labels.ndim != 1:
-            raise ValueError(
-                "labels of a recommendation are the next items' ids, of shape (B,), got "
-                f"{tuple(inputs.labels.shape)}; for the loss of the text set "
-                "return_user_vectors=False"
-            )
+        for name in INDICES:
+            values = getattr(inputs, name)
+            if values is not None and (values.is_floating_point() or values.is_complex()):
+                raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
+        text = inputs.inputs_embeds if inputs.input_ids is None else inputs.input_ids
+        if inputs.labels is not None and text is not None:
+            if inputs.labels.shape != text.shape[:1]:
+                raise ValueError(
+                    "labels of a recommendation are the next items' ids, one a user, of shape "
+                    f"({len(text)},), got {tuple(inputs.labels.shape)}; for the loss of the text "
+                    "set return_user_vectors=False and give labels of the text's shape"
+                )
         return inputs
 
 
 def wants_recommendation(arguments: dict[str, Any]) -> bool:
-    """Tells a recommendation from plain use of the LM by the arguments of a call."""
-    asked = arguments.get("return_user_vectors")
+    """Tells a recommendation from plain use of the LM by the arguments of a call.
+
+    Raises:
+        ValueError: if an argument is no tensor, or labels of items are given to plain use.
+    """
+    for name in TENSORS:
+        if name in arguments and not isinstance(arguments[name], Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(arguments[name]).__name__}")
+    labels, asked = arguments.get("labels"), arguments.get("return_user_vectors")
+    has_item_labels = labels is not None and labels.ndim == 1
+    if asked is False and has_item_labels:
+        raise ValueError(
+            "labels of shape (B,) are item ids and return_user_vectors=False asks for the language "
+            "model; leave one of them out"
+        )
     if asked is not None:
         return bool(asked)
-    labels = arguments.get("labels")
-    if labels is not None and labels.ndim != 1:
-        return False
-    return labels is not None or any(name in arguments for name in RECOMMENDATION_ARGUMENTS)
+    if has_item_labels or arguments.get("return_logits") or "item_vectors" in arguments:
+        return True
+    return labels is None and any(name in arguments for name in HISTORY_ARGUMENTS)
 
 
 def recommend(

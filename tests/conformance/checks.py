@@ -127,18 +127,26 @@ def _reload(model: PeftModel, family: Family) -> None:
 
 @torch.no_grad()
 def _generate(model: PeftModel) -> None:
-    """Greedy text is the argmax of plain forwards, also left-padded; and the prefix matters."""
+    """Greedy text is the argmax of plain forwards, also left-padded; and the prefix matters.
+
+    Where the bare class itself continues a padded text otherwise, or plain forwards, so may ours.
+    """
     batch = _batch()
     ids, history = batch["input_ids"], batch["history"]
     written = _write(model, ids, history=history)
     by_hand = _write_by_hand(model, ids, history=history, return_user_vectors=False)
     if not torch.equal(written, by_hand):
         with model.disable_adapter():
-            # Some classes number positions in one way in generate and in another in forward.
             unequal = not torch.equal(_write(model, ids), _write_by_hand(model, ids))
         assert unequal, "differs from plain forwards"
-    mask = _pad(torch.ones_like(ids), 0, "left")
-    padded = _pad(ids, 9, "left")
+    mask, padded = _pad(torch.ones_like(ids), 0, "left"), _pad(ids, 9, "left")
+    from_padded = _write(model, padded, history=history, attention_mask=mask)[:, 2:]
+    if not torch.equal(from_padded, written):
+        with model.disable_adapter():
+            unequal = not torch.equal(
+                _write(model, padded, attention_mask=mask)[:, 2:], _write(model, ids)
+            )
+        assert unequal, "left-padded text is continued otherwise"
     as_scored = model(
         input_ids=padded, attention_mask=mask, history=history, return_user_vectors=False
     ).logits[:, -1]

@@ -9,13 +9,13 @@ from laser_peft import BiTuningConfig
 B, T, L, R = 3, 7, 5, 16
 
 
-def make_model(lm, encoder_folder, *, trained=True, **fields):
+def make_model(lm, encoder_folder, *, trained=True, adapter_name="default", **fields):
     """An adapter with an encoder; ``trained`` moves the head away from its zero start."""
     sizes = {"num_prefix_tokens": 4, "num_suffix_tokens": 2}
     config = BiTuningConfig(collaborative_encoder=encoder_folder, **sizes | fields)
-    model = get_peft_model(lm, config).eval()
+    model = get_peft_model(lm, config, adapter_name=adapter_name).eval()
     if trained:
-        torch.nn.init.normal_(adapter_of(model).head.projection.weight, std=0.3)
+        torch.nn.init.normal_(adapter_of(model, adapter_name).head.projection.weight, std=0.3)
     return model
 
 

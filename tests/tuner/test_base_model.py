@@ -50,9 +50,8 @@ def test_what_is_no_model_of_transformers_is_refused():
 
 def test_states_may_be_narrower_than_the_hidden_size(encoder_folder):
     """OPT-350m projects its embeddings in and its states out."""
-    config = OPTConfig(
-        **SMALL, word_embed_proj_dim=16, ffn_dim=19, num_attention_heads=2, max_position_embeddings=64
-    )  # fmt: skip
+    sizes = {"ffn_dim": 19, "num_attention_heads": 2, "max_position_embeddings": 64}
+    config = OPTConfig(**SMALL, **sizes, word_embed_proj_dim=16)
     model = make_model(AutoModelForCausalLM.from_config(config).eval(), encoder_folder)
     batch = make_batch()
     assert model(**batch).user_vectors.isfinite().all()
@@ -71,9 +70,11 @@ def test_token_ids_are_asked_for_where_embeddings_do_not_suffice(encoder_folder)
         num_kv_shared_layers=2,
         layer_types=["sliding_attention", "full_attention"] * 2,
         pad_token_id=0,
+        initializer_range=0.15,
     )
     lm = AutoModelForCausalLM.from_config(config).eval()
-    torch.nn.init.normal_(lm.model.embed_tokens_per_layer.weight)
+    for parameter in lm.parameters():  # some gates start at zero
+        torch.nn.init.normal_(parameter, std=0.2)
     model, ids = make_model(lm, encoder_folder), make_batch()["input_ids"]
     # Its second table of embeddings is read for text tokens, not only passed over.
     before = model(input_ids=ids, return_user_vectors=True).user_vectors
@@ -81,6 +82,10 @@ def test_token_ids_are_asked_for_where_embeddings_do_not_suffice(encoder_folder)
     assert not torch.allclose(model(input_ids=ids, return_user_vectors=True).user_vectors, before)
     with pytest.raises(ValueError, match="needs input_ids, inputs_embeds do not suffice"):
         model(inputs_embeds=lm.get_input_embeddings()(ids), return_user_vectors=True)
+    options = {"max_new_tokens": 3, "num_beams": 2, "pad_token_id": 0, "eos_token_id": None}
+    together = model.generate(ids, **options)
+    for user in range(len(ids)):  # each beam keeps its user's
+        assert torch.equal(model.generate(ids[user : user + 1], **options)[0], together[user])
 
 
 def test_a_model_that_writes_without_memory_needs_ids(encoder_folder):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from adapters import B, T, adapter_of, make_batch, make_model, padded
+from conftest import make_lm
 from transformers import DynamicCache, GenerationConfig
 
 GREEDY = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -111,6 +112,8 @@ def test_greedy_text_is_the_same_in_every_way_of_writing_it(model, user):
     zeros = torch.cat([torch.zeros(B, 2, dtype=torch.int64), ids], 1)  # padding by its token
     assert is_written(model.generate(zeros, **history, **options)[:, 2:])
     embedded = model.get_input_embeddings()(ids)
+    new = model.generate(inputs_embeds=embedded, **history, **GREEDY, max_length=T + NUM_NEW)
+    assert torch.equal(new, expected[:, T:])
     new = model.generate(inputs_embeds=embedded, **history, **options)
     assert torch.equal(new, expected[:, T:])
     alone = model.generate(ids[1:2], history=batch["history"][1:2], **options)
@@ -151,6 +154,39 @@ def test_a_cache_is_continued_behind_the_prefix(model, user, side):
 
 
 @torch.no_grad()
+def test_what_follows_a_cache_may_be_padded(model, user):
+    batch = make_batch()
+    ids, more = batch["input_ids"], batch["input_ids"][:, :4]
+    out = model(input_ids=ids, use_cache=True, **user)
+    mask = torch.ones(B, T + 4, dtype=torch.int64)
+    mask[1, T : T + 2] = 0
+    logits = model(input_ids=more, attention_mask=mask, past_key_values=out.past_key_values).logits[
+        :, -1
+    ]
+    whole = torch.cat([ids, more], 1)
+    expected = model(input_ids=whole, attention_mask=mask, **user).logits[:, -1]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_token_types_move_with_their_tokens(encoder_folder):
+    model = make_model(make_lm("gpt2"), encoder_folder)
+    batch = make_batch()
+    types = torch.arange(T).expand(B, T) % 5
+    inputs = {"input_ids": batch["input_ids"], "return_user_vectors": False}
+    plain = model(**inputs, token_type_ids=types).logits
+    assert not torch.allclose(plain, model(**inputs).logits)
+    wide = padded(batch, "left")
+    zeros = torch.zeros(B, 3, dtype=torch.int64)
+    logits = model(
+        input_ids=wide["input_ids"],
+        attention_mask=wide["attention_mask"],
+        token_type_ids=torch.cat([zeros, types], 1),
+    ).logits
+    torch.testing.assert_close(logits[:, -T:], plain, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_the_history_speaks_through_the_prefix(model, user):
     batch = make_batch()
     ids = batch["input_ids"]
@@ -158,8 +194,12 @@ def test_the_history_speaks_through_the_prefix(model, user):
     without = model(input_ids=ids).logits
     other = model(input_ids=ids, **user | {"history": batch["history"].flip(1)}).logits
     with model.disable_adapter():
-        bare = model(input_ids=ids, **user).logits  # a history is no matter to the bare LM
+        # A history is no matter to the bare LM, and a recommendation beyond it.
+        bare = model(input_ids=ids, history=batch["history"]).logits
         assert torch.equal(bare, model.base_model.model(ids).logits)
+        for asked in ({"labels": ids[:, 0]}, {"return_logits": True}, {"return_user_vectors": 1}):
+            with pytest.raises(ValueError, match="adapters are disabled or deleted"):
+                model(input_ids=ids, **asked)
     versions = [with_history, without, other, bare]
     for index, one in enumerate(versions):
         assert all((one - two).abs().max() > 1e-4 for two in versions[index + 1 :])
@@ -176,14 +216,24 @@ def test_wrong_calls_say_what_is_wrong(llama, encoder_folder):
     model, ids = make_model(llama, encoder_folder), make_batch()["input_ids"]
     with pytest.raises(ValueError, match="leave position_ids out"):
         model(input_ids=ids, position_ids=torch.arange(T)[None])
-    with pytest.raises(ValueError, match="leave past_key_values out"):
-        model.generate(ids, past_key_values=DynamicCache(), max_new_tokens=1)
+    for name, value in {
+        "past_key_values": DynamicCache(),
+        "prompt_lookup_num_tokens": 2,
+        "prefill_chunk_size": 2,
+        "assistant_model": llama,
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} counts by the text alone; leave it out"):
+            model.generate(ids, max_new_tokens=1, **{name: value})
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens counts by the text alone"):
+        model.generate(ids, GenerationConfig(prompt_lookup_num_tokens=2, max_new_tokens=1))
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model.generate(max_new_tokens=1)
     with pytest.raises(ValueError, match="at most 256 tokens"):
         model(input_ids=torch.ones(1, 254, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"input_ids must be \(B, T\), got \(7,\)"):
         model(input_ids=ids[0])
+    with pytest.raises(ValueError, match=r"as wide as the model's embeddings \(32\), got 5"):
+        model(inputs_embeds=torch.zeros(2, 3, 5))
     with pytest.raises(ValueError, match=r"inputs_embeds must be \(B, T, D\), got"):
         model(inputs_embeds=torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"attention_mask must have the shape .* \(3, 7\), got"):

@@ -89,7 +89,8 @@ def test_router_weights_sum_to_one_over_k_experts(states, k):
 def test_router_learns_from_the_prefix_alone(states, moe, k):
     m_former = make_m_former(moe=moe, num_experts_per_user=k)
     m_former(states, FULL).prefix.square().sum().backward()
-    assert m_former.router.gate.weight.grad.abs().max() > 0
+    # Without the constant in the scaling, what is left at k = 1 is rounding noise below 1e-6.
+    assert m_former.router.gate.weight.grad.abs().max() > 1e-4
 
 
 def test_every_parameter_learns_when_all_experts_are_picked(states, m_former):
@@ -163,6 +164,17 @@ def test_experts_equal_a_loop_over_users():
         ]
     )
     torch.testing.assert_close(experts(queries, weights), expected)
+
+
+def test_dropout_is_at_work_in_training_only(states):
+    m_former = make_m_former(dropout=0.5)
+    attention = m_former.blocks[0].self_attention
+    queries = torch.randn(B, P, M)
+    for module, inputs in ((m_former, (states, FULL)), (attention, (queries, queries))):
+        one, two = (module.train()(*inputs)[0] for _ in range(2))
+        assert not torch.equal(one, two)
+        one, two = (module.eval()(*inputs)[0] for _ in range(2))
+        assert torch.equal(one, two)
 
 
 def test_prefix_starts_at_the_scale_asked_for():

@@ -1,16 +1,20 @@
 """Every way that PEFT, transformers and Accelerate take to an adapter."""
 
 import copy
+import dataclasses
 import logging
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator, cpu_offload
+from accelerate.state import AcceleratorState
 from adapters import B, L, R, T, adapter_of, make_batch, make_model
-from conftest import NUM_ITEMS
+from conftest import NUM_ITEMS, VOCABULARY
 from huggingface_hub import HfApi, ModelCard
 from peft import (
     AutoPeftModel,
@@ -21,10 +25,24 @@ from peft import (
     get_peft_model,
     inject_adapter_in_model,
 )
-from transformers import AutoModelForCausalLM, BertConfig, BertModel, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from laser_peft import BiTuningConfig
 from laser_peft.tuner.mounting import BiTuned
+
+# PEFT's words when it finds a model tuned already, once for the model and once for its config.
+SECOND_TIME = pytest.mark.filterwarnings(
+    "ignore:You are trying to modify a model with PEFT for a second time",
+    "ignore:Already found a `peft_config`",
+)
 
 
 @pytest.fixture
@@ -178,6 +196,20 @@ def test_any_encoder_with_an_item_table_will_do(llama, tmp_path):
     assert torch.equal(scores(loaded), expected)
 
 
+def test_an_encoder_is_taken_at_its_revision(llama, encoder_folder, tmp_path, monkeypatch):
+    commit = "89abcdef0123456789abcdef0123456789abcdef"
+    repository = tmp_path / "models--me--sasrec"
+    shutil.copytree(encoder_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v2").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    expected = scores(make_model(copy.deepcopy(llama), encoder_folder, trained=False))
+    model = make_model(llama, "me/sasrec", trained=False, collaborative_encoder_revision="v2")
+    assert torch.equal(scores(model), expected)
+    with pytest.raises(OSError, match="couldn't find them in the cached files"):
+        make_model(type(llama)(llama.config), "me/sasrec", collaborative_encoder_revision="v3")
+
+
 def test_an_encoder_says_which_items_it_does_not_know(llama, encoder_folder):
     model, batch = make_model(llama, encoder_folder), make_batch()
     batch["history"][0, 2] = NUM_ITEMS + 1
@@ -240,6 +272,23 @@ def test_the_mounted_class_passes_for_the_original_and_goes_with_unload(llama, e
     assert not isinstance(llama, BiTuned)
 
 
+def test_a_config_object_can_be_used_for_other_models(llama, encoder_folder, tmp_path):
+    config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="fused")
+    first = get_peft_model(llama, config)
+    assert first.peft_config["default"] is config  # filled in place, as PEFT does
+    first.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32))
+    expected = scores(first)
+    sizes = {"hidden_size": 256, "num_attention_heads": 2, "vocab_size": VOCABULARY}
+    other = LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=8, num_hidden_layers=1))
+    fields = get_peft_model(other, config).peft_config["default"]
+    assert (fields.m_former_hidden_size, fields.num_text_items) == (128, 0)
+    first.save_pretrained(str(tmp_path))
+    loaded = PeftModel.from_pretrained(first.unload(), str(tmp_path))
+    assert torch.equal(scores(loaded), expected)
+    changed = dataclasses.replace(fields, item_vectors="collaborative")
+    assert scores(get_peft_model(type(llama)(llama.config), changed).eval()).isfinite().all()
+
+
 def test_two_adapters_from_one_config_object_do_not_share_it(llama, encoder_folder):
     config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="fused")
     model = get_peft_model(llama, config)
@@ -251,6 +300,7 @@ def test_two_adapters_from_one_config_object_do_not_share_it(llama, encoder_fold
 
 def test_a_second_adapter_leaves_trainability_alone(llama, encoder_folder):
     model = make_model(llama, encoder_folder)
+    adapter_of(model).suffix.requires_grad_(False)  # the user's own choice
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     model.add_adapter("second", BiTuningConfig(collaborative_encoder=encoder_folder))
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
@@ -260,22 +310,31 @@ def test_a_second_adapter_leaves_trainability_alone(llama, encoder_folder):
     assert all(".second." in name for name in trained)
 
 
-def test_no_peft_method_can_be_merged_into_it(llama, encoder_folder):
+def test_it_cannot_be_merged_and_says_so_when_it_is_gone(llama, encoder_folder):
     model = make_model(llama, encoder_folder)
     with pytest.raises(NotImplementedError, match="cannot be merged"):
         model.merge_adapter()
+    model.delete_adapter("default")
+    with pytest.raises(ValueError, match="all adapters are deleted; add one"):
+        model.base_model.item_vectors()
 
 
+@SECOND_TIME
 def test_lora_goes_beneath(llama, encoder_folder):
-    """A language model tuned by LoRA is a language model."""
-    lora = get_peft_model(llama, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
-    tuned = lora.merge_and_unload()
-    assert scores(make_model(tuned, encoder_folder)).isfinite().all()
+    """A language model with LoRA in it is a language model; the PEFT model around it is not."""
+    config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    lora = get_peft_model(llama, config)
+    with pytest.raises(ValueError, match="got a PeftModelForCausalLM; .* take merge_and_unload"):
+        make_model(lora, encoder_folder)
+    merged = make_model(copy.deepcopy(lora).merge_and_unload(), encoder_folder)
+    model = make_model(lora.get_base_model(), encoder_folder, adapter_name="beside")
+    adapter_of(model, "beside").load_state_dict(adapter_of(merged).state_dict())
+    torch.testing.assert_close(scores(model), scores(merged))
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_changes_no_gradient(lm, encoder_folder, use_reentrant):
+def test_gradient_checkpointing_changes_no_gradient(lm, encoder_folder, use_reentrant, monkeypatch):
     model = make_model(lm, encoder_folder, m_former_dropout=0.0)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -289,7 +348,17 @@ def test_gradient_checkpointing_changes_no_gradient(lm, encoder_folder, use_reen
 
     plain = gradients()
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    layers = [module for module in lm.modules() if hasattr(module, "_gradient_checkpointing_func")]
+    calls = []
+    for layer in layers:
+        own = layer._gradient_checkpointing_func
+        monkeypatch.setattr(
+            layer,
+            "_gradient_checkpointing_func",
+            lambda *args, own=own, **kw: calls.append(1) or own(*args, **kw),
+        )
     checkpointed = gradients()
+    assert len(calls) == lm.config.num_hidden_layers
     assert plain.keys() == checkpointed.keys()
     for name, expected in plain.items():
         torch.testing.assert_close(checkpointed[name], expected)
@@ -304,24 +373,27 @@ def test_torch_compile_in_one_graph(lm, encoder_folder):
     torch.testing.assert_close(actual.loss, expected.loss)
 
 
-def test_trainer_resumes_to_the_same_weights(llama, encoder_folder, tmp_path):
-    rows = [{n: v[0] for n, v in make_batch().items()} | {"labels": torch.tensor(2)}] * 16
+ROWS = [{n: v[0] for n, v in make_batch().items()} | {"labels": 2}] * 16
 
+
+def training(folder, **options):
+    return TrainingArguments(
+        str(folder),
+        max_steps=4,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+        **options,
+    )
+
+
+def test_trainer_resumes_to_the_same_weights(llama, encoder_folder, tmp_path):
     def train(folder, **options):
         model = make_model(copy.deepcopy(llama), encoder_folder, trained=False)
-        args = TrainingArguments(
-            str(folder),
-            max_steps=4,
-            save_steps=2,
-            per_device_train_batch_size=2,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
+        args = training(folder, save_steps=2, per_device_train_batch_size=2)
         torch.manual_seed(0)
-        Trainer(model, args, train_dataset=rows).train(**options)
+        Trainer(model, args, train_dataset=ROWS).train(**options)
         return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
 
     whole = train(tmp_path / "run")
@@ -332,8 +404,53 @@ def test_trainer_resumes_to_the_same_weights(llama, encoder_folder, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_trainer_keeps_the_columns_that_a_recommendation_needs(llama, encoder_folder, tmp_path):
+    """Of a data set whose columns it looks at; remove_unused_columns is True by default."""
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list(
+        [{n: torch.as_tensor(v).tolist() for n, v in row.items()} | {"other": 1} for row in ROWS]
+    )
+    model = make_model(llama, encoder_folder)
+    trainer = Trainer(model, training(tmp_path), train_dataset=rows)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(batch) == {"input_ids", "attention_mask", "history", "history_mask", "labels"}
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_accumulated_gradients_are_those_of_one_large_batch(
+    llama, encoder_folder, tmp_path, balance
+):
+    def gradient_norm(batch_size, accumulation):
+        model = make_model(
+            copy.deepcopy(llama),
+            encoder_folder,
+            m_former_dropout=0.0,
+            router_balance_weight=balance,
+        )
+        args = training(
+            tmp_path,
+            save_strategy="no",
+            logging_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=0.0,
+        )
+        torch.manual_seed(0)
+        trainer = Trainer(model, args, train_dataset=ROWS)
+        trainer.train()
+        first = trainer.state.log_history[0]
+        return torch.tensor([first["loss"], first["grad_norm"]])
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    one = gradient_norm(8, 1)
+    torch.set_rng_state(state)
+    torch.testing.assert_close(gradient_norm(2, 4), one, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-def test_offloaded_base(saved, tmp_path, low_cpu_mem_usage):
+def test_offloaded_base(saved, tmp_path, low_cpu_mem_usage, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # PEFT writes beside where it is asked to
     lm_folder, adapter, expected = saved
     device_map = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk",
                   "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"}  # fmt: skip
@@ -367,8 +484,20 @@ def test_histories_of_another_shape_are_refused(llama, encoder_folder):
         model(input_ids=batch["input_ids"], history_mask=batch["history_mask"])
     with pytest.raises(ValueError, match=r"item_vectors must have the shape \(items, 16\), got"):
         model(**batch, item_vectors=torch.zeros(4, 3), return_logits=True)
-    with pytest.raises(ValueError, match=r"labels of a recommendation .* shape \(B,\), got \(3, 7"):
+    with pytest.raises(ValueError, match=r"labels of a recommendation .* \(3,\), got \(3, 7"):
         model(**batch, labels=batch["input_ids"], return_user_vectors=True)
+    with pytest.raises(ValueError, match=r"one a user, of shape \(3,\), got \(4,\)"):
+        model(**batch, labels=torch.tensor([1, 2, 3, 4]))
+    with pytest.raises(ValueError, match=r"labels must hold whole numbers, got torch.float32"):
+        model(**batch, labels=torch.ones(3))
+    with pytest.raises(ValueError, match="history must hold whole numbers, got torch.float32"):
+        model(**batch | {"history": torch.ones(B, L)})
+    with pytest.raises(ValueError, match="history must be a torch.Tensor, got list"):
+        model(**batch | {"history": [[1, 2]]})
+    with pytest.raises(ValueError, match="are item ids and return_user_vectors=False asks for"):
+        model(**batch, labels=torch.tensor([1, 2, 3]), return_user_vectors=False)
+    with pytest.raises(ValueError, match=r"for the loss of the text set return_user_vectors=False"):
+        model(**batch, labels=batch["input_ids"], return_logits=True)
     with pytest.raises(ValueError, match="labels must be item ids in 1..23"):
         model(**batch, labels=torch.tensor([0, 1, 2]))
     states = get_peft_model(
@@ -378,6 +507,62 @@ def test_histories_of_another_shape_are_refused(llama, encoder_folder):
         ValueError, match=r"history_states must have the shape \(3, items, 5\), got"
     ):
         states(input_ids=batch["input_ids"], history_states=torch.zeros(B, L, 4))
+
+
+def test_everything_offloaded(saved, tmp_path, monkeypatch):
+    """Nothing is resident: language model, encoder and adapter come when they are called."""
+    monkeypatch.chdir(tmp_path)
+    lm_folder, adapter, expected = saved
+    lm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    before = make_model(lm, None, collaborative_dim=R, recommendation_dim=R)
+    scale = adapter_of(before).suffix.tokens.std()
+    cpu_offload(before.unload())
+    fresh = make_model(lm, None, collaborative_dim=R, recommendation_dim=R)
+    assert not adapter_of(fresh).suffix.tokens.is_meta
+    torch.testing.assert_close(adapter_of(fresh).suffix.tokens.std(), scale, rtol=0.5, atol=0)
+    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(lm_folder), str(adapter))
+    cpu_offload(whole)
+    assert all(p.is_meta for p in whole.parameters())
+    torch.testing.assert_close(scores(whole), expected)
+
+
+def test_a_bf16_base_reads_the_same_through_peft_and_transformers(saved):
+    lm_folder, adapter, _ = saved
+
+    def base():
+        return AutoModelForCausalLM.from_pretrained(lm_folder, dtype=torch.bfloat16)
+
+    by_peft = PeftModel.from_pretrained(base(), str(adapter))
+    by_transformers = base()
+    by_transformers.load_adapter(str(adapter))
+    assert torch.equal(scores(by_transformers), scores(by_peft))
+
+
+def test_precision_set_around_the_model_reaches_it(saved):
+    lm_folder, adapter, _ = saved
+    lm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    lm.load_adapter(str(adapter))
+    seen = []
+    lm.model.layers[0].self_attn.q_proj.register_forward_hook(lambda m, i, o: seen.append(o.dtype))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    scores(Accelerator(cpu=True, mixed_precision="bf16").prepare_model(lm))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert seen == [torch.bfloat16]
+
+
+def test_forward_by_name_is_the_same_as_a_call(llama, encoder_folder):
+    model = make_model(llama, encoder_folder)
+    lm, ids = model.base_model.model, make_batch()["input_ids"]
+    assert torch.equal(lm.forward(ids).logits, model(input_ids=ids).logits)
+    assert torch.equal(lm.forward(**make_batch()).user_vectors, model(**make_batch()).user_vectors)
+
+
+@SECOND_TIME
+def test_a_second_mount_and_unload_are_harmless(llama, encoder_folder):
+    original = type(llama)
+    first, second = (make_model(llama, encoder_folder) for _ in range(2))
+    second.unload()
+    assert type(first.unload()) is original
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
