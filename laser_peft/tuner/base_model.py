@@ -22,12 +22,8 @@ NOT_SUPPORTED = {
     "gemma4_unified_assistant": "it reads another model's keys and values",
     "prophetnet": "what its predicting streams say of a token changes with the text after it",
     "reformer": "its axial positions fix the length of what it is trained on",
+    "xlm": "it is a masked language model, and its causal attention reads padding",
     "xlnet": "it models permutations of the text; read left to right it takes no attention mask",
-}
-# Settings with which a class that can be causal is not.
-NOT_CAUSAL = {
-    ("is_decoder", False): "is_decoder=True",
-    ("causal", False): "causal=True",
 }
 
 
@@ -51,13 +47,12 @@ def check_base_model(lm: PreTrainedModel) -> None:
     by_id = config.model_type != "deepseek_v4" or "hash_moe" in (config.mlp_layer_types or ())
     if config.model_type in NOT_SUPPORTED and by_id:
         raise ValueError(f"Bi-Tuning cannot use {name}: {NOT_SUPPORTED[config.model_type]}")
-    declared = inspect.signature(type(config).__init__).parameters
-    for (setting, value), remedy in NOT_CAUSAL.items():
-        if setting in declared and getattr(config, setting) == value:
-            raise ValueError(
-                f"Bi-Tuning needs a causal language model, and {name} reads in both directions "
-                f"with {setting}={value!r}; load it with {remedy} in its configuration"
-            )
+    declares_it = "is_decoder" in inspect.signature(type(config).__init__).parameters
+    if declares_it and not config.is_decoder:
+        raise ValueError(
+            f"Bi-Tuning needs a causal language model, and {name} reads in both directions with "
+            "is_decoder=False; load it with is_decoder=True in its configuration"
+        )
     embeddings = lm.get_input_embeddings()
     if not hasattr(embeddings, "embedding_dim"):
         raise ValueError(

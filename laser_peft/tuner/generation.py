@@ -18,8 +18,8 @@ from .language import join_prefix, mask_and_positions, prefix_of
 from .layer import ActiveAdapter
 from .recommending import HISTORY_ARGUMENTS
 
-# Their generate cannot start from embeddings, or adds tokens of its own.
-WRITE_WITHOUT_MEMORY = ("openai-gpt", "xlm")
+# Keeps no cache, and so has no first step from which to go on by ids alone.
+WRITE_WITHOUT_MEMORY = ("openai-gpt",)
 # Ways of generating that take the length of what was read from the ids.
 COUNT_BY_IDS = (
     *("past_key_values", "assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size"),
