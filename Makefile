@@ -16,13 +16,15 @@ $(VENV)/.installed: setup.cfg pyproject.toml .ci/constraints.txt
 test: $(VENV)/.installed
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
-# PEFT's own tests, from the source distribution of the installed version, on Bi-Tuning.
+# PEFT's own tests, from the source distribution of the installed version, on Bi-Tuning; and ours
+# that need its optional packages.
 $(VENV)/.peft-tests: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[dev,peft-tests]"
 	touch $@
 
 peft-tests: $(VENV)/.peft-tests
 	$(BIN)/python tests/upstream/run.py
+	$(BIN)/python -m pytest tests/tuner/test_quantized.py
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .
