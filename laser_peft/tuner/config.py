@@ -160,11 +160,6 @@ class BiTuningConfig(PeftConfig):
         num_experts = self.num_experts or default
         return num_experts, self.num_experts_per_user or min(default_per_user, num_experts)
 
-    @property
-    def is_filled_in(self) -> bool:
-        """Whether an adapter was made from this very object."""
-        return "_filled" in self.__dict__
-
     def as_asked(self) -> "BiTuningConfig":
         """Returns a copy as the user gave it, without what :meth:`fill_in` added."""
         filled: dict[str, tuple[Any, Any]] = self.__dict__.get("_filled", {})
@@ -175,10 +170,11 @@ class BiTuningConfig(PeftConfig):
         """Takes over the values of a resolved copy, in place as PEFT expects it.
 
         What the user gave is kept beside the fields, so that another adapter made from the same
-        object follows its own models.
+        object follows its own models; the object then shows that one's values.
         """
         asked = self.as_asked()
-        names = [field.name for field in fields(self)]
+        inherited = {field.name for field in fields(PeftConfig)}
+        names = [field.name for field in fields(self) if field.name not in inherited]
         names.remove("collaborative_encoder_config")  # it would pass for that of a saved adapter
         self._encoder_config = resolved.collaborative_encoder_config
         self.__dict__.update({name: getattr(resolved, name) for name in names})

@@ -101,8 +101,10 @@ class BiTuningModel(BaseTuner):
         Raises:
             ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
         """
-        self._active.adapter.items.set_text(vectors, known)
-        self._active.config.fill_in(replace(self._active.config, num_text_items=len(vectors)))
+        adapter = self._active.adapter
+        adapter.items.set_text(vectors, known)
+        adapter.config = replace(adapter.config, num_text_items=len(vectors))
+        self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
 
     @property
     def collaborative_encoder(self) -> PreTrainedModel | None:
@@ -161,10 +163,9 @@ class BiTuningModel(BaseTuner):
                 hidden_dim=hidden_dim(model),
                 embedding_scale=embedding_scale(model),
             )
-        if config.is_filled_in:  # it belongs to another adapter already
+        if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
             self.peft_config[adapter_name] = config = asked
-        config.fill_in(resolved)
-        adapter.config = config
+        config.fill_in(resolved)  # in place, as PEFT expects; the adapter keeps its own
         for module in filter(None, (adapter, encoder)):
             # PEFT may also build the whole tuner on the meta device, to fill it from a file.
             if not any(tensor.is_meta for tensor in module.state_dict().values()):
@@ -245,6 +246,10 @@ class BiTuningModel(BaseTuner):
         own = super()._get_adapter_state_dict(
             model, config, adapter_name, state_dict, unwanted_adapter_names
         )
+        # What is saved beside this must describe this adapter, also where the caller has used the
+        # same object for another model since.
+        layer = next(module for module in model.modules() if isinstance(module, BiTuningLayer))
+        config.fill_in(layer.bituning_adapters[adapter_name].config)
         return {key: value for key, value in own.items() if ".referenced_encoders." not in key}
 
     @classmethod
