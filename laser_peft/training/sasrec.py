@@ -83,7 +83,9 @@ def train_sasrec(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="constant",
-        train_sampling_strategy="group_by_length",
+        # Not grouped by length: the loss is a mean over a batch's positions, and batches of short
+        # histories would give each of their few positions too much weight (docs/lab.md).
+        train_sampling_strategy="random",
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
