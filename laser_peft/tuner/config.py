@@ -33,10 +33,6 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = ("num_prefix_tokens", "num_suffix_tokens", "num_text_items")
 SWITCHES = ("bundle_encoder", "user_projection", "init_weights", "collaborative_skip")
-REQUIRED = (
-    *("m_former_num_layers", "m_former_cross_attention_frequency", "num_prefix_tokens"),
-    *("num_suffix_tokens", "num_text_items", "bundle_encoder", "user_projection", "init_weights"),
-)
 DEFAULT_EXPERTS = {"ffn": (4, 2), "query": (8, 1), "none": (1, 1)}
 DEFAULT_TEMPERATURE = {"dot": 1.0, "cosine": 0.05}
 
@@ -192,6 +188,7 @@ class BiTuningConfig(PeftConfig):
         describe_adapter(save_directory, self)
 
     def _check_values(self) -> None:
+        may_be_none = {field.name for field in fields(self) if field.default is None}
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -201,7 +198,7 @@ class BiTuningConfig(PeftConfig):
         for names, least in ((AT_LEAST_ONE, 1), (AT_LEAST_ZERO, 0)):
             for name in names:
                 value = getattr(self, name)
-                if value is None and name not in REQUIRED:
+                if value is None and name in may_be_none:
                     continue
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise ValueError(
@@ -209,7 +206,7 @@ class BiTuningConfig(PeftConfig):
                     )
         for name in SWITCHES:
             value = getattr(self, name)
-            if not isinstance(value, bool) and (value is not None or name in REQUIRED):
+            if not isinstance(value, bool) and (value is not None or name not in may_be_none):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         if not _is_number(self.m_former_dropout) or not 0 <= self.m_former_dropout < 1:
             raise ValueError(f"m_former_dropout must lie in [0, 1), got {self.m_former_dropout!r}")

@@ -22,7 +22,10 @@ from .recommending import HISTORY_ARGUMENTS
 WRITE_WITHOUT_MEMORY = ("openai-gpt",)
 # Ways of generating that take the length of what was read from the ids.
 COUNT_BY_IDS = (
-    *("past_key_values", "assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size"),
+    "past_key_values",
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "prefill_chunk_size",
 )
 INPUTS_EMBEDS = inspect.Parameter("inputs_embeds", inspect.Parameter.KEYWORD_ONLY, default=None)
 
