@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from laser_peft.data import LeaveOneOut
+from laser_peft.data import Split
 from laser_peft.evaluation import PROTOCOLS, hr_at, ndcg_at, paired_bootstrap, summarise
 from laser_peft.recommender import LaserRecommender
 from laser_peft.training import HistoryDataset, PromptDataset, rank_dataset
@@ -11,7 +11,7 @@ COMPARED = {"hr@10": hr_at, "ndcg@10": ndcg_at}
 
 
 def evaluate(
-    recommender: LaserRecommender, split: LeaveOneOut, *, batch_size: int = 64
+    recommender: LaserRecommender, split: Split, *, batch_size: int = 64
 ) -> dict[str, Any]:
     """Ranks every test target over the whole catalogue, with Laser and with its own SASRec.
 

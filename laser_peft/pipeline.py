@@ -24,7 +24,7 @@ from laser_peft.comparison import evaluate
 from laser_peft.data import (
     Catalogue,
     Histories,
-    LeaveOneOut,
+    Split,
     leave_one_out,
     read_interactions,
 )
@@ -154,9 +154,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     return metrics
 
 
-def describe_data(
-    catalogue: Catalogue, histories: Histories, split: LeaveOneOut
-) -> dict[str, int | str]:
+def describe_data(catalogue: Catalogue, histories: Histories, split: Split) -> dict[str, int | str]:
     """Counts what was read, with a hash of it that does not depend on file format or path."""
     digest = hashlib.sha256()
     for item in zip(catalogue.item_ids, catalogue.attributes(), strict=True):
@@ -196,7 +194,7 @@ def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) ->
     return wanted
 
 
-def _sasrec(run: TrainRun, catalogue: Catalogue, split: LeaveOneOut, output: Path) -> Path:
+def _sasrec(run: TrainRun, catalogue: Catalogue, split: Split, output: Path) -> Path:
     """Trains the SASRec, unless an interrupted run had finished it, and returns its folder."""
     folder = output / "sasrec"
     if folder.is_dir():

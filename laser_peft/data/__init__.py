@@ -4,14 +4,14 @@ from .catalogue import Catalogue
 from .collator import PaddingCollator
 from .interactions import read_interactions
 from .prompts import PromptBuilder
-from .sequences import Histories, LeaveOneOut, leave_one_out
+from .sequences import Histories, Split, leave_one_out
 
 __all__ = [
     "Catalogue",
     "Histories",
-    "LeaveOneOut",
     "PaddingCollator",
     "PromptBuilder",
+    "Split",
     "leave_one_out",
     "read_interactions",
 ]

@@ -21,12 +21,20 @@ class Histories(Sequence[np.ndarray]):
         items: ``(events,)`` int64 dense ids, user after user.
         offsets: ``(users + 1,)`` int64; user ``u`` owns ``items[offsets[u]:offsets[u + 1]]``.
         user_ids: the users' own ids.
+        times: ``(events,)`` float64 seconds, one an item; None where the log has no times.
     """
 
-    def __init__(self, items: np.ndarray, offsets: np.ndarray, user_ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        items: np.ndarray,
+        offsets: np.ndarray,
+        user_ids: Sequence[str],
+        times: np.ndarray | None = None,
+    ) -> None:
         self.items = items
         self.offsets = offsets
         self.user_ids = user_ids
+        self.times = times
 
     @classmethod
     def from_interactions(cls, interactions: pl.DataFrame, catalogue: Catalogue) -> "Histories":
@@ -58,13 +66,14 @@ class Example:
 
     history: np.ndarray  # (L,) int64 dense ids, oldest first
     target: int  # dense id
+    user: int  # whose, as a place in the Histories
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
-    """Examples by split; users with fewer than three events train only."""
+class Split:
+    """What to learn from, and what to choose and to judge by."""
 
-    train_histories: list[np.ndarray]  # one a user, without the held-out items
+    train_histories: list[np.ndarray]  # one a user of the log, without the held-out items
     validation: list[Example]
     test: list[Example]
 
@@ -81,29 +90,29 @@ class LeaveOneOut:
                 last item of the training part.
         """
         return [
-            Example(history[:place], int(history[place]))
-            for history in self.train_histories
+            Example(history[:place], int(history[place]), user)
+            for user, history in enumerate(self.train_histories)
             for place in range(1 if every_prefix else max(len(history) - 1, 1), len(history))
         ]
 
 
-def leave_one_out(histories: Histories) -> LeaveOneOut:
+def leave_one_out(histories: Histories) -> Split:
     """Splits every user's history.
 
     Raises:
         ValueError: if no user has three events or more.
     """
     train, validation, test = [], [], []
-    for history in histories:
+    for user, history in enumerate(histories):
         if len(history) < 3:
             train.append(history)
             continue
         train.append(history[:-2])
-        validation.append(Example(history[:-2], int(history[-2])))
-        test.append(Example(history[:-1], int(history[-1])))
+        validation.append(Example(history[:-2], int(history[-2]), user))
+        test.append(Example(history[:-1], int(history[-1]), user))
     if not test:
         raise ValueError(
             f"leave-one-out needs users with at least 3 events, and none of {len(histories)} has; "
             "is the user column the right one?"
         )
-    return LeaveOneOut(train, validation, test)
+    return Split(train, validation, test)

@@ -7,7 +7,7 @@ import numpy as np
 from peft import PeftModel
 from transformers import set_seed
 
-from laser_peft.data import LeaveOneOut, PromptBuilder
+from laser_peft.data import PromptBuilder, Split
 
 from .datasets import PromptDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, by_length, ranking_arguments
@@ -45,7 +45,7 @@ class LaserSettings:
 
 def train_laser(
     model: PeftModel,
-    split: LeaveOneOut,
+    split: Split,
     prompts: PromptBuilder,
     output_dir: str | Path,
     settings: LaserSettings,

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import EarlyStoppingCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
-from laser_peft.data import LeaveOneOut
+from laser_peft.data import Split
 
 from .datasets import HistoryDataset, NextItemDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
@@ -44,7 +44,7 @@ class SASRecSettings:
 
 
 def train_sasrec(
-    split: LeaveOneOut,
+    split: Split,
     num_items: int,
     output_dir: str | Path,
     settings: SASRecSettings,

@@ -44,8 +44,8 @@ def test_the_encoder_never_sees_what_is_held_out(split):
 
 def test_the_target_is_in_the_labels_and_nowhere_else(prompts):
     history, target = np.array([3, 1, 2]), 9
-    columns = PromptDataset([Example(history, target)], prompts, max_items=2, ranked=True)[0]
-    other = PromptDataset([Example(history, 8)], prompts, max_items=2, ranked=True)[0]
+    columns = PromptDataset([Example(history, target, 0)], prompts, max_items=2, ranked=True)[0]
+    other = PromptDataset([Example(history, 8, 0)], prompts, max_items=2, ranked=True)[0]
     assert (columns.pop("labels"), other.pop("labels")) == (9, 8)
     assert columns["input_ids"] == other["input_ids"] == prompts([3, 1, 2])
     assert columns["history"].tolist() == [1, 2]

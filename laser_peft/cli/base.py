@@ -1,0 +1,45 @@
+"""What every command shares: the app, the console, common options, and how errors are said."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn a frozen causal language model into a sequential recommender.",
+)
+console = Console()
+
+Interactions = Annotated[
+    Path,
+    typer.Option(help="Log of interactions, one row each: .csv, .jsonl (also .gz) or .parquet."),
+]
+UserColumn = Annotated[str, typer.Option(help="Column of the log that says who.")]
+ItemColumn = Annotated[str, typer.Option(help="Column of log and items that says what.")]
+TimeColumn = Annotated[
+    str,
+    typer.Option(help="Column of the log that says when; '' if rows are in order already."),
+]
+
+
+def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns an error of the user's input into one line on stderr and exit status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        # A note of transformers to peft, which a user can do nothing about.
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            typer.echo(f"laser-peft: {error}", err=True)
+            raise typer.Exit(2) from error
+
+    return wrapped

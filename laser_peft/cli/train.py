@@ -1,0 +1,101 @@
+"""``laser-peft train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import (
+    Interactions,
+    ItemColumn,
+    TimeColumn,
+    UserColumn,
+    app,
+    console,
+    says_what_is_wrong,
+)
+from .tables import print_metrics
+
+
+@app.command()
+@says_what_is_wrong
+def train(
+    interactions: Interactions,
+    items: Annotated[
+        Path,
+        typer.Option(help="Items, one row each: an id, a title and any further attributes."),
+    ],
+    llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="New folder for everything the run makes.")],
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    time_column: TimeColumn = "timestamp",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
+    every_prefix: Annotated[
+        bool,
+        typer.Option(help="Learn from every item that follows another, not from one a user."),
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = 1e-3,
+    validation_users: Annotated[
+        int, typer.Option(min=0, help="Users on whom the best step is chosen; 0 for all.")
+    ] = 2000,
+    sasrec_epochs: Annotated[
+        int, typer.Option(min=1, help="At most so many passes of the SASRec; it stops early.")
+    ] = 40,
+    prefix_tokens: Annotated[int, typer.Option(help="Virtual tokens before the text.")] = 16,
+    suffix_tokens: Annotated[int, typer.Option(help="Virtual tokens after the text.")] = 1,
+    experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
+    experts_per_user: Annotated[int, typer.Option(help="Experts picked for a user.")] = 2,
+    collaborative_skip: Annotated[
+        bool, typer.Option(help="Start from the SASRec's own user vector and learn a correction.")
+    ] = True,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest prompt; the oldest items are dropped, always whole. "
+            "Default: 512, or what the language model has room for."
+        ),
+    ] = None,
+    max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
+    seed: Annotated[int, typer.Option(help="Makes the run repeatable on one machine.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
+) -> None:
+    """Train on a log: a SASRec first, then an adapter that reads it; then test both.
+
+    The last item of every user is the test target, the one before chooses the best step.
+    """
+    from laser_peft import pipeline
+    from laser_peft.training import LaserSettings, SASRecSettings
+
+    run = pipeline.TrainRun(
+        interactions=pipeline.LogSource(
+            str(interactions), user_column, item_column, time_column or None
+        ),
+        items=str(items),
+        llm=llm,
+        seed=seed,
+        adapter={
+            "num_prefix_tokens": prefix_tokens,
+            "num_suffix_tokens": suffix_tokens,
+            "num_experts": experts,
+            "num_experts_per_user": experts_per_user,
+            "collaborative_skip": collaborative_skip,
+        },
+        max_tokens=max_tokens,
+        max_items=max_items,
+        sasrec=SASRecSettings(epochs=sasrec_epochs),
+        laser=LaserSettings(
+            epochs=epochs,
+            every_prefix=every_prefix,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            validation_users=validation_users,
+            bf16=bf16,
+        ),
+    )
+    metrics = pipeline.train(run, output, resume=resume)
+    print_metrics(metrics)
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
+    console.print(f"Time: {seconds}. Saved: {output / 'recommender'}", soft_wrap=True)
