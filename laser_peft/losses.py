@@ -1,4 +1,4 @@
-"""The two terms of the training loss, as functions of tensors.
+"""The terms of the training losses, as functions of tensors.
 
 Axes: B users, N items, E experts, R recommendation width.
 Follows arXiv 2409.01605: next-item softmax over the catalogue plus the router's balance term.
@@ -29,15 +29,7 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
     Raises:
         ValueError: if a label on the CPU is out of range.
     """
-    # Elsewhere the check would wait for the device, or break a compiled graph.
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        num_items = item_vectors.size(0)
-        bad = labels[(labels < 1) | (labels > num_items)]
-        if bad.numel():
-            raise ValueError(
-                f"labels must be item ids in 1..{num_items} (0 is padding), got "
-                f"{bad[:5].tolist()}; were they numbered with another catalogue?"
-            )
+    _check_labels(labels, item_vectors.size(0))
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
     targets = labels.long() - 1
     if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
@@ -46,6 +38,39 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
         )
         return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
     return F.cross_entropy(user_vectors @ item_vectors.T, targets)
+
+
+def sampled_cross_entropy(
+    user_vectors: Tensor, item_vectors: Tensor, labels: Tensor, negatives: Tensor
+) -> Tensor:
+    """Mean softmax cross-entropy of the next item against a sample of the catalogue.
+
+    The sample stands for the other ``N - 1`` items: its scores are raised by
+    ``log((N - 1) / K)`` (the logQ correction of a uniform sample), so that the sum of their
+    exponentials estimates that of the whole catalogue. A label that was drawn too is left out of
+    its own row's sample.
+
+    Args:
+        user_vectors: ``(B, R)`` float.
+        item_vectors: ``(N, R)`` float, row ``j`` is item id ``j + 1``.
+        labels: ``(B,)`` int64 item ids in ``1..N``.
+        negatives: ``(K,)`` int64 item ids in ``1..N``, drawn uniformly with replacement and
+            shared by all users.
+
+    Returns:
+        Scalar float32, in nats.
+
+    Raises:
+        ValueError: if a label on the CPU is out of range.
+    """
+    _check_labels(labels, item_vectors.size(0))
+    user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
+    drawn_too = negatives == labels[:, None]  # (B, K)
+    stands_for = (item_vectors.size(0) - 1) / (~drawn_too).sum(1, keepdim=True).clamp(min=1)
+    others = user_vectors @ item_vectors[negatives - 1].T + stands_for.log()
+    wanted = (user_vectors * item_vectors[labels - 1]).sum(1, keepdim=True)
+    scores = torch.cat([wanted, others.masked_fill(drawn_too, -torch.inf)], dim=1)  # (B, 1 + K)
+    return (scores.logsumexp(1) - wanted[:, 0]).mean()
 
 
 def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
@@ -70,3 +95,15 @@ def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
     chosen = router_chosen.to(router_probs.dtype)
     share = chosen.sum(0) / chosen.sum().clamp(min=1)
     return router_probs.size(1) * (share * router_probs.mean(0)).sum()
+
+
+def _check_labels(labels: Tensor, num_items: int) -> None:
+    # Elsewhere the check would wait for the device, or break a compiled graph.
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    bad = labels[(labels < 1) | (labels > num_items)]
+    if bad.numel():
+        raise ValueError(
+            f"labels must be item ids in 1..{num_items} (0 is padding), got "
+            f"{bad[:5].tolist()}; were they numbered with another catalogue?"
+        )

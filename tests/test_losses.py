@@ -1,9 +1,14 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from laser_peft.losses import ROWS_AT_A_TIME, catalogue_cross_entropy
+from laser_peft.losses import (
+    ROWS_AT_A_TIME,
+    catalogue_cross_entropy,
+    sampled_cross_entropy,
+)
 
-N, R = 31, 7
+B, N, R = 5, 31, 7
 
 
 @pytest.mark.parametrize("users", [1, 5, ROWS_AT_A_TIME + 3])
@@ -17,7 +22,7 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(users, trainable_items)
         wanted = [vectors, table] if trainable_items else [vectors]
         return [loss, *torch.autograd.grad(loss, wanted)]
 
-    plain = torch.nn.functional.cross_entropy(vectors @ table[1:].T, labels - 1)
+    plain = F.cross_entropy(vectors @ table[1:].T, labels - 1)
     chunked = catalogue_cross_entropy(vectors, table[1:], labels)
     torch.testing.assert_close(value_and_gradients(chunked), value_and_gradients(plain))
     with torch.no_grad():
@@ -36,3 +41,34 @@ def test_loss_of_half_precision_vectors_is_float32():
     loss.backward()
     assert loss.dtype == torch.float32
     assert vectors.grad.dtype == torch.bfloat16
+
+
+def test_all_other_items_as_negatives_are_the_whole_softmax():
+    """Each other item once, the label itself drawn too and left out: nothing is estimated."""
+    users, items = torch.randn(B, R), torch.randn(N, R)
+    labels = torch.randint(1, N + 1, (B,))
+    sampled = sampled_cross_entropy(users, items, labels, torch.arange(1, N + 1))
+    torch.testing.assert_close(sampled, F.cross_entropy(users @ items.T, labels - 1))
+
+
+def test_a_sample_estimates_the_sum_over_the_catalogue():
+    """By hand: exp of the loss is (e^s_label + (N - 1) / K * sum of e^s_k) / e^s_label."""
+    users, items = torch.randn(1, R), torch.randn(N, R)
+    scores = (users @ items.T)[0].exp()
+    loss = sampled_cross_entropy(users, items, torch.tensor([5]), torch.tensor([1, 7, 7, 5]))
+    # 5 is the label: three draws stand for the N - 1 other items.
+    others = (N - 1) / 3 * (scores[0] + 2 * scores[6])
+    torch.testing.assert_close(loss, ((scores[4] + others) / scores[4]).log())
+
+
+def test_a_sample_of_labels_alone_still_has_a_loss():
+    users, items = torch.randn(2, R), torch.randn(N, R)
+    loss = sampled_cross_entropy(users, items, torch.tensor([5, 5]), torch.tensor([5, 5]))
+    assert loss == 0
+
+
+def test_sampled_labels_are_checked():
+    with pytest.raises(ValueError, match=rf"labels must be item ids in 1..{N} .* got \[0\]"):
+        sampled_cross_entropy(
+            torch.randn(1, R), torch.randn(N, R), torch.tensor([0]), torch.tensor([1])
+        )

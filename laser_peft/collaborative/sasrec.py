@@ -8,7 +8,10 @@ the binary loss costs a third of the accuracy. Positions count from the oldest i
 depends on the items up to it and on nothing else; blocks are pre-norm.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from laser_peft.losses import catalogue_cross_entropy
+from laser_peft.losses import catalogue_cross_entropy, sampled_cross_entropy
 from laser_peft.masking import newest_state
 
 IGNORE_INDEX = -100
@@ -100,7 +103,6 @@ class SASRecBlock(nn.Module):
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.num_heads = config.num_attention_heads
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
@@ -110,29 +112,18 @@ class SASRecBlock(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Tensor, may_attend: Tensor) -> Tensor:
-        """Updates every state from the states it may attend to.
+    def forward(self, states: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """Updates every state from its own past.
 
         Args:
-            states: ``(B, L, C)`` float.
-            may_attend: ``(B, 1, L, L)`` bool, True where the row may read the column.
+            states: ``(..., C)`` float.
+            attend: maps queries, keys and values side by side, ``(..., 3C)``, to what was read,
+                ``(..., C)``.
 
         Returns:
-            ``(B, L, C)`` float.
+            ``(..., C)`` float.
         """
-        batch, length, width = states.shape
-        heads = (batch, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = (
-            self.query_key_value(self.attention_norm(states)).view(heads).permute(2, 0, 3, 1, 4)
-        )  # each (B, heads, L, C / heads)
-        read = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=may_attend,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        read = read.transpose(1, 2).reshape(batch, length, width)
+        read = attend(self.query_key_value(self.attention_norm(states)))
         states = states + self.dropout(self.attention_out(read))
         return states + self.dropout(self.feed_forward(self.feed_forward_norm(states)))
 
@@ -172,6 +163,7 @@ class SASRecModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        negatives: Tensor | None = None,
         **_: object,
     ) -> SASRecOutput:
         """Encodes histories; all positions at once, each seeing itself and older items only.
@@ -181,6 +173,8 @@ class SASRecModel(PreTrainedModel):
                 ``max_position_embeddings``.
             attention_mask: ``(B, L)``, nonzero where an item is real; default: where id is not 0.
             labels: ``(B, L)`` int64, the item that follows each position, -100 to skip it.
+            negatives: ``(K,)`` int64 item ids drawn uniformly with replacement: the loss is then
+                a softmax over them and the label instead of the whole catalogue.
 
         Returns:
             A :class:`SASRecOutput`.
@@ -195,25 +189,69 @@ class SASRecModel(PreTrainedModel):
                 f"{length} items; keep the newest {self.config.max_position_embeddings}"
             )
         real = input_ids != 0 if attention_mask is None else attention_mask.bool()
-        position_ids = (real.cumsum(1) - 1).clamp(min=0)
-        states = self.item_embeddings(input_ids) + self.position_embeddings(position_ids)
-        states = self.dropout(states)
+        places = (real.cumsum(1) - 1).clamp(min=0)  # (B, L)
+        loss = None
+        # Compiled graphs have fixed shapes, and how many items are real is no shape.
+        if labels is None or torch.compiler.is_compiling():
+            states = self._encode(input_ids, places, partial(self._attend_padded, real=real))
+            states = states * real.unsqueeze(-1)
+        else:
+            attend = partial(self._attend_packed, real=real, places=places)
+            encoded = self._encode(input_ids[real], places[real], attend)
+            states = encoded.new_zeros(*input_ids.shape, encoded.size(-1))
+            states[real] = encoded
+        if labels is not None:
+            chosen = labels != IGNORE_INDEX
+            loss = self._loss(states[chosen], labels[chosen], negatives)
+        return SASRecOutput(
+            loss=loss, last_hidden_state=states, user_vectors=newest_state(states, real)
+        )
 
+    def _encode(
+        self, input_ids: Tensor, places: Tensor, attend: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Encodes ids of shape ``(...)`` at their places from the oldest: ``(..., C)``."""
+        scale = self.config.hidden_size**0.5  # beside the positions, as in the paper's own code
+        states = self.item_embeddings(input_ids) * scale + self.position_embeddings(places)
+        states = self.dropout(states)
+        for block in self.blocks:
+            states = block(states, attend)
+        return self.final_norm(states)
+
+    def _attend_padded(self, query_key_value: Tensor, real: Tensor) -> Tensor:
+        """Attends within ``(B, L, 3C)``, from real items and itself to older real items."""
+        length = real.size(1)
         causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
         itself = torch.eye(length, dtype=torch.bool, device=real.device)
         # A padded query may read itself: a row without any key is NaN.
         may_attend = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
-        for block in self.blocks:
-            states = block(states, may_attend)
-        states = self.final_norm(states) * real.unsqueeze(-1)  # (B, L, C)
+        return self._attention(query_key_value, attn_mask=may_attend)
 
-        loss = None
-        if labels is not None:
-            chosen = labels != IGNORE_INDEX
-            loss = catalogue_cross_entropy(states[chosen], self.item_vectors(), labels[chosen])
-        return SASRecOutput(
-            loss=loss, last_hidden_state=states, user_vectors=newest_state(states, real)
-        )
+    def _attend_packed(self, query_key_value: Tensor, real: Tensor, places: Tensor) -> Tensor:
+        """Attends within ``(n, 3C)``, the real items of all rows in one.
+
+        Laid out with the padding on the right, a causal mask alone keeps it out of real states.
+        """
+        layout = real.nonzero()[:, 0], places[real]
+        padded = query_key_value.new_zeros(*real.shape, query_key_value.size(-1))
+        padded[layout] = query_key_value
+        return self._attention(padded, is_causal=True)[layout]
+
+    def _attention(self, query_key_value: Tensor, **mask: Any) -> Tensor:
+        """Attends over ``(B, L, 3C)`` with as many heads as configured: ``(B, L, C)``."""
+        batch, length, width = query_key_value.shape
+        heads = self.config.num_attention_heads
+        query, key, value = query_key_value.view(
+            batch, length, 3, heads, width // (3 * heads)
+        ).permute(2, 0, 3, 1, 4)  # each (B, heads, L, C / heads)
+        dropout = self.config.dropout if self.training else 0.0
+        read = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, **mask)
+        return read.transpose(1, 2).reshape(batch, length, -1)
+
+    def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
+        if negatives is None:
+            return catalogue_cross_entropy(states, self.item_vectors(), labels)
+        return sampled_cross_entropy(states, self.item_vectors(), labels, negatives)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -60,6 +60,44 @@ def test_loss_is_a_loop_over_real_positions(sasrec, history):
     torch.testing.assert_close(sasrec(history, labels=labels).loss, expected)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("side", ["left", "right", "holes"])
+def test_training_reads_real_positions_only_to_the_same_end(history, side, heads):
+    """With labels the padding is never computed; states, loss and gradients are as without."""
+    config = SASRecConfig(num_items=N, hidden_size=C, num_attention_heads=heads, dropout=0.0)
+    sasrec = SASRecModel(config).train()
+    mask = torch.ones(B, L, dtype=torch.bool)
+    if side == "holes":
+        mask[0, 2] = mask[1, 0] = mask[1, 4] = False
+    else:
+        mask[0, : L - 1] = side == "right"
+        mask[0, 1:] = side == "left"
+        mask[2] = False  # a user without any item
+    history = history.masked_fill(~mask, 0)
+    labels = torch.randint(1, N + 1, (B, L)).masked_fill(~mask, -100)
+
+    packed = sasrec(history, mask, labels=labels)
+    gradients = torch.autograd.grad(packed.loss, sasrec.parameters())
+    padded = sasrec(history, mask)
+    plain = torch.nn.functional.cross_entropy(
+        padded.last_hidden_state[mask] @ sasrec.item_vectors().T, labels[mask] - 1
+    )
+    torch.testing.assert_close(packed.last_hidden_state, padded.last_hidden_state)
+    torch.testing.assert_close(packed.user_vectors, padded.user_vectors)
+    torch.testing.assert_close(packed.loss, plain)
+    expected = torch.autograd.grad(plain, sasrec.parameters())
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
+def test_negatives_take_the_place_of_the_catalogue(sasrec, history):
+    labels = torch.randint(1, N + 1, (B, L))
+    everything = torch.arange(1, N + 1)
+    full = sasrec(history, labels=labels).loss
+    torch.testing.assert_close(sasrec(history, labels=labels, negatives=everything).loss, full)
+    assert sasrec(history, labels=labels, negatives=everything[:3]).loss != full
+
+
 def test_auto_classes_load_what_was_saved(sasrec, history, tmp_path):
     sasrec.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).num_items == N
