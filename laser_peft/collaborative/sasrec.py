@@ -5,7 +5,9 @@ Follows Kang & McAuley, "Self-Attentive Sequential Recommendation" (arXiv 1808.0
 
 Differs: trained with a softmax over the whole catalogue instead of one sampled negative, because
 the binary loss costs a third of the accuracy. Positions count from the oldest item, so a state
-depends on the items up to it and on nothing else; blocks are pre-norm.
+depends on the items up to it and on nothing else; blocks are pre-norm. A last linear map, the
+identity at first, turns what was read into what may come next: with one table for both, the item
+just taken would score highest after itself (docs/lab.md).
 """
 
 from collections.abc import Callable
@@ -144,6 +146,7 @@ class SASRecModel(PreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.num_hidden_layers))
         self.final_norm = nn.LayerNorm(config.hidden_size)
+        self.to_next_item = nn.Linear(config.hidden_size, config.hidden_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -216,7 +219,7 @@ class SASRecModel(PreTrainedModel):
         states = self.dropout(states)
         for block in self.blocks:
             states = block(states, attend)
-        return self.final_norm(states)
+        return self.to_next_item(self.final_norm(states))
 
     def _attend_padded(self, query_key_value: Tensor, real: Tensor) -> Tensor:
         """Attends within ``(B, L, 3C)``, from real items and itself to older real items."""
@@ -256,7 +259,10 @@ class SASRecModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
+        if module is self.to_next_item:
+            nn.init.eye_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):

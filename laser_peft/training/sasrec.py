@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import nn
 from transformers import EarlyStoppingCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
@@ -25,8 +28,10 @@ class SASRecSettings:
         epochs: at most so many passes over the users.
         patience: epochs without a better validation NDCG@10 before stopping.
         batch_size: users a step.
-        learning_rate: of AdamW, constant.
+        learning_rate: of AdamW at the start; falls to zero along a half cosine.
         weight_decay: of AdamW.
+        num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
+            many others, drawn uniformly for every step, for catalogues too large for the former.
     """
 
     hidden_size: int = 64
@@ -38,9 +43,33 @@ class SASRecSettings:
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
+    num_negatives: int = 0
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "epochs", "patience", "batch_size")
+        if self.num_negatives < 0:
+            raise ValueError(
+                f"SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
+                f"{self.num_negatives}"
+            )
+
+
+class SASRecTrainer(RankingTrainer):
+    """Trains a SASRec; with ``num_negatives`` every step draws its own."""
+
+    def __init__(self, *args: Any, num_negatives: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_negatives = num_negatives
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Adds ``negatives (K,)`` to the inputs, then computes the model's own loss."""
+        if self.num_negatives:
+            num_items = self.accelerator.unwrap_model(model).config.num_items
+            drawn = torch.randint(1, num_items + 1, (self.num_negatives,))
+            inputs = inputs | {"negatives": drawn.to(inputs["labels"].device)}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def train_sasrec(
@@ -53,7 +82,7 @@ def train_sasrec(
     seed: int = 0,
     resume_from_checkpoint: str | None = None,
 ) -> SASRecModel:
-    """Trains with a full-catalogue softmax and returns the best epoch by validation NDCG@10.
+    """Trains with a softmax over items and returns the best epoch by validation NDCG@10.
 
     Args:
         split: what to learn from; validation examples choose the epoch, test ones are not read.
@@ -82,7 +111,7 @@ def train_sasrec(
         per_device_eval_batch_size=256,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        lr_scheduler_type="constant",
+        lr_scheduler_type="cosine",
         # Not grouped by length: the loss is a mean over a batch's positions, and batches of short
         # histories would give each of their few positions too much weight (docs/lab.md).
         train_sampling_strategy="random",
@@ -92,12 +121,13 @@ def train_sasrec(
         seed=seed,
         **best_checkpoint_arguments(),
     )
-    trainer = RankingTrainer(
+    trainer = SASRecTrainer(
         model,
         args,
         train_dataset=NextItemDataset(split.train_histories, max_items),
         eval_dataset=HistoryDataset(split.validation, max_items),
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+        num_negatives=settings.num_negatives,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     return model

@@ -91,6 +91,55 @@ def test_sasrec_training_is_repeatable_and_learns(split, tmp_path):
     assert loss(first) < loss(fresh)
 
 
+def test_sampled_softmax_learns_draws_anew_and_is_repeatable(split, tmp_path, monkeypatch):
+    drawn = []
+    forward = SASRecModel.forward
+    monkeypatch.setattr(
+        SASRecModel,
+        "forward",
+        lambda self, *args, negatives=None, **kwargs: (
+            drawn.append(negatives),
+            forward(self, *args, negatives=negatives, **kwargs),
+        )[1],
+    )
+    first = learn(split, tmp_path / "a", num_negatives=7, batch_size=8)
+    in_training = [negatives for negatives in drawn if negatives is not None]
+    assert all(negatives.shape == (7,) and negatives.min() >= 1 for negatives in in_training)
+    assert not torch.equal(in_training[0], in_training[1])
+    assert len(in_training) < len(drawn)  # ranking needs none
+    second = learn(split, tmp_path / "b", num_negatives=7, batch_size=8)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_interrupted_sasrec_ends_where_the_whole_one_does(split, tmp_path, monkeypatch):
+    class Interruption(Exception):
+        pass
+
+    def interrupt(trainer, *args):
+        if trainer.state.epoch == 1:
+            save(trainer, *args)
+            raise Interruption
+        save(trainer, *args)
+
+    save = RankingTrainer._save_checkpoint
+    whole = learn(split, tmp_path / "whole", num_negatives=7, batch_size=8)
+    monkeypatch.setattr(RankingTrainer, "_save_checkpoint", interrupt)
+    with pytest.raises(Interruption):
+        learn(split, tmp_path / "cut", num_negatives=7, batch_size=8)
+    monkeypatch.undo()
+    checkpoint = next((tmp_path / "cut").glob("checkpoint-*"))
+    resumed = train_sasrec(
+        split,
+        23,
+        tmp_path / "cut",
+        SASRecSettings(hidden_size=8, epochs=3, num_negatives=7, batch_size=8),
+        resume_from_checkpoint=str(checkpoint),
+    )
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.fixture
 def model(lm_folder, encoder_folder):
     torch.manual_seed(0)
@@ -157,6 +206,7 @@ def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypa
     [
         (lambda: LaserSettings(evaluations_per_epoch=0), "evaluations_per_epoch must be at least"),
         (lambda: LaserSettings(epochs=0), "LaserSettings: epochs must be at least 1, got 0"),
+        (lambda: SASRecSettings(num_negatives=-1), "num_negatives must be 0 .* got -1"),
         (lambda: SASRecSettings(patience=0), "SASRecSettings: patience must be at least 1, got 0"),
     ],
 )
