@@ -6,12 +6,8 @@ A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``
 
 import hashlib
 import json
-import os
-import platform
-import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from laser_peft.data import (
     read_interactions,
 )
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
+from laser_peft.runs import check_output, last_checkpoint, save_whole, start_or_check, write_json
 from laser_peft.training import (
     LaserSettings,
     SASRecSettings,
@@ -37,7 +34,6 @@ from laser_peft.training import (
 )
 from laser_peft.tuner import BiTuningConfig
 
-PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
 DEFAULT_MAX_TOKENS = 512
 
 
@@ -91,15 +87,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
             to resume.
     """
     output = Path(output)
-    if output.is_dir() and any(output.iterdir()):
-        if not resume:
-            raise FileExistsError(
-                f"{output} is not empty; choose another folder, or resume the run in it (--resume)"
-            )
-        if not (output / "run.json").is_file():
-            raise FileExistsError(
-                f"{output} is not empty and holds no run to resume (no run.json); choose another"
-            )
+    check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
     llm_name = _absolute_if_local(run.llm)
@@ -118,7 +106,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         )
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    _start_or_check(output, run, describe_data(catalogue, histories, split))
+    start_or_check(output, run, describe_data(catalogue, histories, split))
 
     started = time.monotonic()
     sasrec_folder = _sasrec(run, catalogue, split, output)
@@ -139,10 +127,10 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
             run.laser,
             max_items=run.max_items,
             seed=run.seed,
-            resume_from_checkpoint=_last_checkpoint(checkpoints),
+            resume_from_checkpoint=last_checkpoint(checkpoints),
         )
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
-        _save_whole(recommender, folder)
+        save_whole(recommender, folder)
     laser_done = time.monotonic()
     metrics = evaluate(recommender, split)
     metrics["seconds"] = {
@@ -150,7 +138,7 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         "laser": round(laser_done - sasrec_done, 1),
         "test": round(time.monotonic() - laser_done, 1),
     }
-    _write_json(output / "metrics.json", metrics)
+    write_json(output / "metrics.json", metrics)
     return metrics
 
 
@@ -207,55 +195,12 @@ def _sasrec(run: TrainRun, catalogue: Catalogue, split: Split, output: Path) -> 
         run.sasrec,
         max_items=run.max_items,
         seed=run.seed,
-        resume_from_checkpoint=_last_checkpoint(checkpoints),
+        resume_from_checkpoint=last_checkpoint(checkpoints),
     )
-    _save_whole(sasrec, folder)
+    save_whole(sasrec, folder)
     return folder
-
-
-def _save_whole(saved: SASRecModel | LaserRecommender, folder: Path) -> None:
-    """Saves beside the folder first: one with this name is always whole."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    saved.save_pretrained(unfinished)
-    os.replace(unfinished, folder)
-
-
-def _start_or_check(output: Path, run: TrainRun, data: dict[str, int | str]) -> None:
-    """Writes ``run.json``, or makes sure that the one there says the same."""
-    wanted = json.loads(json.dumps({"settings": asdict(run), "data": data}))
-    file = output / "run.json"
-    if file.is_file():
-        written = json.loads(file.read_text("utf-8"))
-        for part in wanted:
-            different = [
-                name for name in wanted[part] if written[part].get(name) != wanted[part][name]
-            ]
-            if different:
-                raise ValueError(
-                    f"the run in {output} has other {part}: {', '.join(different)} changed; resume "
-                    "it as it was started (run.json says how), or choose another folder"
-                )
-        return
-    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    output.mkdir(parents=True, exist_ok=True)
-    _write_json(file, wanted | {"versions": versions})
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """Returns the newest whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-    whole = folder.glob("checkpoint-*/trainer_state.json")
-    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file.parent for file in whole}
-    return str(by_step[max(by_step)]) if by_step else None
 
 
 def _absolute_if_local(name: str) -> str:
     """Makes a folder's name good from everywhere: the adapter remembers its LM by it."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes beside the file first, so that no half-written one is ever taken for whole."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
