@@ -28,7 +28,7 @@ def write_log(folder: Path, events: int, users: int, items: int) -> None:
     user = np.minimum(draw.pareto(1.5, events) * users / 8, users - 1).astype(np.int64)
     item = np.minimum(draw.pareto(0.8, events) * items / 50, items - 1).astype(np.int64)
     user = np.where(draw.random(events) < 0.5, user, draw.integers(users, size=events))
-    item = np.where(draw.random(events) < 0.5, item, draw.integers(items, size=events))
+    item = np.where(draw.random(events) < 0.5, item, draw.integers(items // 2, size=events))
     log = pl.DataFrame(
         {
             "user_id": pl.Series(user * 48_271 % 2_147_483_647).cast(pl.String).str.zfill(14),
@@ -44,14 +44,16 @@ def write_log(folder: Path, events: int, users: int, items: int) -> None:
         log.write_csv(file)
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Runs a command; returns its seconds and its peak resident memory in GiB."""
+def measure(command: list[str]) -> str:
+    """Runs a command; says its seconds and its peak resident memory."""
     started = time.monotonic()
     process = subprocess.Popen(command)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"failed: {' '.join(command)}")
-    return time.monotonic() - started, used.ru_maxrss / 2**20  # Linux counts KiB
+    wall, processor = time.monotonic() - started, used.ru_utime + used.ru_stime
+    memory = used.ru_maxrss / 2**20  # Linux counts KiB
+    return f"{wall:.1f} s ({processor:.1f} s of processor time), peak {memory:.2f} GiB"
 
 
 def main() -> None:
@@ -73,8 +75,8 @@ def main() -> None:
             command = ["prepare", "--interactions", str(Path(folder) / name), "--output", output]
             command += ["--min-user-events", "5", "--min-item-events", "5"]
             command += ["--drop-bad-rows", "--drop-duplicates"]
-            seconds, memory = measure([sys.executable, "-m", "laser_peft", *command])
-            print(f"{name} ({size:.0f} MiB): {seconds:.1f} s, peak {memory:.2f} GiB\n")
+            took = measure([sys.executable, "-m", "laser_peft", *command])
+            print(f"{name} ({size:.0f} MiB): {took}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -142,12 +142,10 @@ class Catalogue:
     def iter_attributes(self) -> Iterator[dict[str, str]]:
         """Yields what :meth:`attributes` returns, one item at a time."""
         names = [name for name in self.frame.columns if name != ITEM]
-        if not names:
-            yield from ({} for _ in range(len(self)))
-            return
-        columns = [_as_texts(self.frame[name]) for name in names]
-        for texts in zip(*columns, strict=True):
-            yield {name: text for name, text in zip(names, texts, strict=True) if text}
+        for block in self.frame.iter_slices():
+            columns = [_as_texts(block[name]) for name in names]
+            for texts in zip(*columns, strict=True) if names else [()] * len(block):
+                yield {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 def _can_be_said(kind: Any) -> bool:

@@ -23,6 +23,7 @@ def describe_data(
         digest.update(json.dumps(item).encode())
     digest.update(histories.items.tobytes())
     digest.update(histories.offsets.tobytes())
+    learnt = np.bincount(split.training.items, minlength=len(catalogue) + 1)
     times = histories.times
     return {
         "users": len(histories),
@@ -30,7 +31,7 @@ def describe_data(
         "interactions": len(histories.items),
         "test_users": len(split.test),
         "users_too_short_to_test": len(histories) - len(split.test),
-        "items_without_training_events": len(catalogue) - len(np.unique(split.training.items)),
+        "items_without_training_events": int((learnt[1:] == 0).sum()),
         "sha256": digest.hexdigest(),
         "times_sha256": None if times is None else hashlib.sha256(times.tobytes()).hexdigest(),
     }

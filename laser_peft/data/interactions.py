@@ -92,9 +92,11 @@ def read_interactions(
     if bad:
         if on_bad_rows == "raise" or not usable.any():
             raise ValueError(complaint(name_of(source), checks.rows, bad))
-        users, rows = frame[USER].unique(maintain_order=True).drop_nulls(), usable.arg_true()
+        rows = usable.arg_true()
+        lost = frame.filter(~usable)[USER].drop_nulls().unique(maintain_order=True)
         frame = frame.filter(usable)
-        lost = users.filter(~users.is_in(frame[USER].unique().implode()))
+        left = frame[USER].filter(frame[USER].is_in(lost.implode())).unique()
+        lost = lost.filter(~lost.is_in(left.implode()))
         findings = [replace(finding, action="dropped") for finding in bad]
         findings.append(ids_finding("user is left without events", lost, "users", "dropped"))
     frame, user_ids = _numbered(frame, USER)

@@ -1,6 +1,7 @@
 """Where a table is: a file, a glob, a list of them, a folder of parts, or a data set of the Hub."""
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -31,8 +32,9 @@ class File(NamedTuple):
 def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
     """Names the files of a table in the order in which their rows count.
 
-    A glob and a folder are sorted by path; a list keeps its order. In a folder, names that begin
-    with ``_`` or ``.`` are no data (``_SUCCESS``), and ``day=3/`` gives a column ``day``.
+    A glob and a folder are sorted by path, numbers by value; a list keeps its order. In a folder,
+    names that begin with ``_`` or ``.`` are no data (``_SUCCESS``), and ``day=3/`` gives a column
+    ``day``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -55,7 +57,7 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
         return [_file(path, path.parent)]
     if glob.has_magic(str(source)):
         root = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
-        matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
+        matches = sorted(map(Path, glob.glob(str(source), recursive=True)), key=_by_number)
         files = [_file(match, root) for match in matches if match.is_file()]
         if not files:
             raise FileNotFoundError(f"no file matches {source}")
@@ -89,10 +91,16 @@ def _parts(folder: Path) -> Iterator[File]:
             f"{folder} holds _temporary: the job that writes it runs still or has failed; "
             "let it finish, or delete _temporary if the parts are whole"
         )
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*"), key=_by_number):
         names = path.relative_to(folder).parts
         if path.is_file() and not any(name.startswith(("_", ".")) for name in names):
             yield _file(path, folder)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts ``data_2`` before ``data_10``."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece) if piece.isdecimal() else -1, piece) for piece in pieces]
 
 
 def _file(path: Path, root: Path) -> File:

@@ -61,6 +61,13 @@ def test_a_list_keeps_its_order_and_a_row_is_named_by_its_file(tmp_path):
         read_interactions([tmp_path / name for name in PARTS])
 
 
+def test_parts_are_in_the_order_of_their_numbers(tmp_path):
+    for place in (10, 9, 1):
+        write(tmp_path / "log", f"data_{place}.csv", HEAD + f"a,i{place},0\n")
+    for source in (tmp_path / "log", tmp_path / "log" / "data_*.csv"):
+        assert by_user(read_interactions(source)) == {"a": ["i1", "i9", "i10"]}
+
+
 def test_empty_parts_are_parts(tmp_path):
     write(tmp_path / "log", "part-0.csv", HEAD)
     write(tmp_path / "log", "part-1.csv")
