@@ -88,17 +88,11 @@ def read_interactions(
     frame = pl.concat([checks.read(part) for part in parts])
 
     usable, bad = _usable(frame, checks, catalogue)
-    findings, rows = list(bad), None
-    if bad:
-        if on_bad_rows == "raise" or not usable.any():
-            raise ValueError(complaint(name_of(source), checks.rows, bad))
-        rows = usable.arg_true()
-        lost = frame.filter(~usable)[USER].drop_nulls().unique(maintain_order=True)
-        frame = frame.filter(usable)
-        left = frame[USER].filter(frame[USER].is_in(lost.implode())).unique()
-        lost = lost.filter(~lost.is_in(left.implode()))
-        findings = [replace(finding, action="dropped") for finding in bad]
-        findings.append(ids_finding("user is left without events", lost, "users", "dropped"))
+    if bad and (on_bad_rows == "raise" or not usable.any()):
+        left_out = checks.rows - int(usable.sum())
+        raise ValueError(complaint(name_of(source), left_out, checks.rows, bad))
+    rows = usable.arg_true() if bad else None
+    frame, findings = _without_bad_rows(frame, usable, bad)
     frame, user_ids = _numbered(frame, USER)
     frame, item_ids = _numbered(frame, ITEM)
     if time_column:
@@ -150,6 +144,23 @@ def _usable(
             found = [*found, checks.note(UNKNOWN_ITEM, frame[rows.head(SHOWN)], rows)]
             usable &= ~unknown
     return usable, found
+
+
+def _without_bad_rows(
+    frame: pl.DataFrame, usable: pl.Series, bad: list[Finding]
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """Leaves out what cannot be used, and counts it and the users who are gone with it."""
+    if not bad:
+        return frame, []
+    users = frame.filter(~usable)[USER].drop_nulls().unique(maintain_order=True)
+    frame = frame.filter(usable)
+    still_there = frame[USER].filter(frame[USER].is_in(users.implode())).unique()
+    lost = users.filter(~users.is_in(still_there.implode()))
+    dropped = [replace(finding, action="dropped") for finding in bad]
+    return frame, [
+        *dropped,
+        ids_finding("user is left without events", lost, "users", "dropped"),
+    ]
 
 
 def _numbered(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:

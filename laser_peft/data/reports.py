@@ -77,11 +77,11 @@ class LogReport:
         return told
 
 
-def complaint(name: str, rows: int, findings: Sequence[Finding]) -> str:
+def complaint(name: str, bad: int, rows: int, findings: Sequence[Finding]) -> str:
     """Says all that stands in the way of reading a log, and what to do."""
     lines = "".join(f"\n  {finding}" for finding in findings)
     return (
-        f"{name}: some of the {rows} rows cannot be used:{lines}\n"
+        f"{name}: {bad:,} of {rows:,} rows cannot be used:{lines}\n"
         'correct them, or leave them out and have them counted: on_bad_rows="drop" '
         "(--drop-bad-rows); if items are unknown, is the items file the one of this log?"
     )

@@ -25,6 +25,7 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 class File(NamedTuple):
     """One file of a table, and what its folders ``name=value`` say of every row in it."""
 
+    name: str  # as a reader of the report knows it: below the folder that was named
     path: Path
     partition: dict[str, str | None]
 
@@ -105,10 +106,10 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 def _file(path: Path, root: Path) -> File:
     format_of(path)
-    pairs = (name.split("=", 1) for name in path.relative_to(root).parts[:-1] if "=" in name)
-    return File(
-        path, {key: None if value == NULL_PARTITION else unquote(value) for key, value in pairs}
-    )
+    name = path.relative_to(root)
+    pairs = (folder.split("=", 1) for folder in name.parts[:-1] if "=" in folder)
+    told = {key: None if value == NULL_PARTITION else unquote(value) for key, value in pairs}
+    return File(name.as_posix(), path, told)
 
 
 def _check_named_once(paths: Sequence[Path]) -> None:

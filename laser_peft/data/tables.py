@@ -62,7 +62,7 @@ def name_of(source: Source) -> str:
 def _parts(source: Source, required: Sequence[str], only_required: bool) -> Iterator[Part]:
     if isinstance(source, str | Path | Sequence) and not str(source).startswith(HUB):
         for file in find_files(source):
-            yield Part(file.path.name, _read_file(file, required, only_required))
+            yield Part(file.name, _read_file(file, required, only_required))
         return
     name = name_of(source)
     if isinstance(source, str | Path):
@@ -87,7 +87,7 @@ def _read_file(file: File, required: Sequence[str], only_required: bool) -> pl.D
         table = table.with_columns(
             pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
         )
-        _check_columns(path.name, [*names, *told], required)
+        _check_columns(file.name, [*names, *told], required)
         return (table.select(required) if only_required else table).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"cannot read {path} as {kind[1:]}: {error}") from error

@@ -183,7 +183,7 @@ ROWS = {
     ),
     "no row that is good": (
         lambda folder: read_interactions(frame_of(HEAD + "a,x,soon\n"), on_bad_rows="drop"),
-        "some of the 1 rows cannot be used",
+        "the DataFrame: 1 of 1 rows cannot be used",
     ),
 }
 SETTINGS = {

@@ -32,7 +32,7 @@ def test_other_column_names_and_no_time(tmp_path):
 
 
 def test_all_that_is_wrong_is_said_at_once():
-    with pytest.raises(ValueError, match="the DataFrame: some of the 9 rows") as caught:
+    with pytest.raises(ValueError, match="the DataFrame: 7 of 9 rows") as caught:
         read_interactions(frame_of(BAD), catalogue=CATALOGUE)
     for line in (
         r"1 row: user_id is missing; the first: row 2 (user_id=None, item_id='y', timestamp='2')",

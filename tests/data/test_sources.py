@@ -83,7 +83,8 @@ def test_folders_named_by_a_value_are_a_column(tmp_path):
         assert by_user(log) == {"a": ["x", "y", "w"], "b": ["z"]}
     (tmp_path / "log/day=__HIVE_DEFAULT_PARTITION__").mkdir()
     write(tmp_path, "log/day=__HIVE_DEFAULT_PARTITION__/part.csv", "user_id,item_id\na,w\n")
-    with pytest.raises(ValueError, match="1 row: day is missing"):
+    null = "__HIVE_DEFAULT_PARTITION__/part.csv"
+    with pytest.raises(ValueError, match=f"1 row: day is missing; the first: row 1 day={null}"):
         read_interactions(tmp_path / "log", time_column="day")
     # One file is one file, wherever it lies.
     with pytest.raises(ValueError, match="has no column 'day'"):
