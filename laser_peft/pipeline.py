@@ -4,14 +4,13 @@ A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``
 ``recommender/``, ``metrics.json`` and the Trainer's ``checkpoints/``.
 """
 
-import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -20,9 +19,11 @@ from laser_peft.comparison import evaluate
 from laser_peft.data import (
     Catalogue,
     Histories,
+    LogReport,
+    LogSource,
     Split,
+    describe_data,
     leave_one_out,
-    read_interactions,
 )
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.runs import check_output, last_checkpoint, save_whole, start_or_check, write_json
@@ -35,26 +36,6 @@ from laser_peft.training import (
 from laser_peft.tuner import BiTuningConfig
 
 DEFAULT_MAX_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class LogSource:
-    """Where a log of interactions is, and what its columns are called."""
-
-    path: str
-    user_column: str = "user_id"
-    item_column: str = "item_id"
-    time_column: str | None = "timestamp"
-
-    def histories(self, catalogue: Catalogue) -> Histories:
-        """Reads the log; raises what :func:`laser_peft.data.read_interactions` raises."""
-        interactions = read_interactions(
-            self.path,
-            user_column=self.user_column,
-            item_column=self.item_column,
-            time_column=self.time_column,
-        )
-        return Histories.from_interactions(interactions, catalogue)
 
 
 @dataclass(frozen=True)
@@ -72,13 +53,20 @@ class TrainRun:
     laser: LaserSettings = LaserSettings()
 
 
-def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    run: TrainRun,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    on_data: Callable[[LogReport, dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Runs the whole path; returns what :func:`laser_peft.comparison.evaluate` says of the test.
 
     Args:
         run: what to train on and how.
         output: folder of the run; must be new or empty unless resuming.
         resume: go on with an interrupted run of the same settings on the same data.
+        on_data: told what was found in the log and the counts, before any training.
 
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
@@ -97,7 +85,8 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         dtype="bfloat16" if run.laser.bf16 else "float32",
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
-    histories = run.interactions.histories(catalogue)
+    log = run.interactions.read(catalogue)
+    histories = Histories.from_interactions(log, catalogue)
     split = leave_one_out(histories)
     if not split.num_training_pairs:
         raise ValueError(
@@ -106,7 +95,10 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         )
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    start_or_check(output, run, describe_data(catalogue, histories, split))
+    data = describe_data(catalogue, histories, split)
+    start_or_check(output, run, data | {"log": log.report.to_dict()})
+    if on_data is not None:
+        on_data(log.report, data)
 
     started = time.monotonic()
     sasrec_folder = _sasrec(run, catalogue, split, output)
@@ -140,24 +132,6 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     }
     write_json(output / "metrics.json", metrics)
     return metrics
-
-
-def describe_data(catalogue: Catalogue, histories: Histories, split: Split) -> dict[str, int | str]:
-    """Counts what was read, with a hash of it that does not depend on file format or path."""
-    digest = hashlib.sha256()
-    for item in zip(catalogue.item_ids, catalogue.attributes(), strict=True):
-        digest.update(json.dumps(item).encode())
-    digest.update(histories.items.tobytes() + histories.offsets.tobytes())
-    return {
-        "users": len(histories),
-        "items": len(catalogue),
-        "interactions": len(histories.items),
-        "test_users": len(split.test),
-        "users_too_short_to_test": len(histories) - len(split.test),
-        "items_without_training_events": len(catalogue)
-        - len(np.unique(np.concatenate(split.train_histories))),
-        "sha256": digest.hexdigest(),
-    }
 
 
 def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> int:

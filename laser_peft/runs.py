@@ -48,7 +48,7 @@ def save_whole(saved: Savable, folder: Path) -> None:
     os.replace(unfinished, folder)
 
 
-def start_or_check(output: Path, run: Any, data: dict[str, int | str]) -> None:
+def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
     """Writes ``run.json``, or makes sure that the one there says the same.
 
     Args:

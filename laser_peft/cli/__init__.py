@@ -1,6 +1,6 @@
 """The command ``laser-peft``; one file a command, each thin."""
 
-from . import evaluate, recommend, train
+from . import evaluate, prepare, recommend, train
 from .base import app
 
-__all__ = ["app", "evaluate", "recommend", "train"]
+__all__ = ["app", "evaluate", "prepare", "recommend", "train"]

@@ -3,8 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -18,14 +17,35 @@ app = typer.Typer(
 console = Console()
 
 Interactions = Annotated[
-    Path,
-    typer.Option(help="Log of interactions, one row each: .csv, .jsonl (also .gz) or .parquet."),
+    str,
+    typer.Option(
+        help="Log of interactions, one row each: .csv, .jsonl, .json (also .gz, .zst) or .parquet; "
+        "a file, a folder of parts, a quoted glob, or hf://datasets/owner/name#split."
+    ),
 ]
 UserColumn = Annotated[str, typer.Option(help="Column of the log that says who.")]
 ItemColumn = Annotated[str, typer.Option(help="Column of log and items that says what.")]
 TimeColumn = Annotated[
     str,
     typer.Option(help="Column of the log that says when; '' if rows are in order already."),
+]
+TimeUnit = Annotated[
+    Literal["s", "ms", "us", "ns"],
+    typer.Option(help="What times that are numbers count since 1970."),
+]
+DropBadRows = Annotated[
+    bool,
+    typer.Option(
+        "--drop-bad-rows",
+        help="Leave out and count rows without a user, an item or a readable time, and rows of "
+        "items that the items file does not have; without it they are an error.",
+    ),
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--drop-duplicates", help="Leave out and count rows with equal user, item and time."
+    ),
 ]
 
 
@@ -38,7 +58,7 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
         try:
             command(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             typer.echo(f"laser-peft: {error}", err=True)
             raise typer.Exit(2) from error
 

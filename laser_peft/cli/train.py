@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from .base import (
+    DropBadRows,
+    DropDuplicates,
     Interactions,
     ItemColumn,
     TimeColumn,
+    TimeUnit,
     UserColumn,
     app,
     console,
@@ -22,7 +25,7 @@ from .tables import print_metrics
 def train(
     interactions: Interactions,
     items: Annotated[
-        Path,
+        str,
         typer.Option(help="Items, one row each: an id, a title and any further attributes."),
     ],
     llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
@@ -30,6 +33,9 @@ def train(
     user_column: UserColumn = "user_id",
     item_column: ItemColumn = "item_id",
     time_column: TimeColumn = "timestamp",
+    time_unit: TimeUnit = "s",
+    drop_bad_rows: DropBadRows = False,
+    drop_duplicates: DropDuplicates = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
     every_prefix: Annotated[
         bool,
@@ -69,11 +75,19 @@ def train(
     from laser_peft import pipeline
     from laser_peft.training import LaserSettings, SASRecSettings
 
+    from .reports import print_report
+
     run = pipeline.TrainRun(
         interactions=pipeline.LogSource(
-            str(interactions), user_column, item_column, time_column or None
+            interactions,
+            user_column,
+            item_column,
+            time_column or None,
+            time_unit,
+            drop_bad_rows,
+            drop_duplicates,
         ),
-        items=str(items),
+        items=items,
         llm=llm,
         seed=seed,
         adapter={
@@ -95,7 +109,7 @@ def train(
             bf16=bf16,
         ),
     )
-    metrics = pipeline.train(run, output, resume=resume)
+    metrics = pipeline.train(run, output, resume=resume, on_data=print_report)
     print_metrics(metrics)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
     console.print(f"Time: {seconds}. Saved: {output / 'recommender'}", soft_wrap=True)

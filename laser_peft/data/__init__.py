@@ -2,16 +2,30 @@
 
 from .catalogue import Catalogue
 from .collator import PaddingCollator
-from .interactions import read_interactions
+from .coring import k_core
+from .description import describe_data
+from .interactions import Interactions, read_interactions
+from .logs import LogSource
+from .preparing import prepare
 from .prompts import PromptBuilder
-from .sequences import Histories, Split, leave_one_out
+from .reports import LogReport
+from .sequences import Histories, Split
+from .splitting import cuts_at, leave_one_out, time_split
 
 __all__ = [
     "Catalogue",
     "Histories",
+    "Interactions",
+    "LogReport",
+    "LogSource",
     "PaddingCollator",
     "PromptBuilder",
     "Split",
+    "cuts_at",
+    "describe_data",
+    "k_core",
     "leave_one_out",
+    "prepare",
     "read_interactions",
+    "time_split",
 ]

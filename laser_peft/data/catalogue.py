@@ -1,16 +1,21 @@
 """What can be recommended: item ids, their dense numbers and their texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from .interactions import ITEM
-from .tables import first_rows, read_table
+from .columns import ITEM, as_ids
+from .reports import SHOWN, as_json, say_row
+from .sources import Source
+from .tables import name_of, read_parts
 
 TITLE = "title"
+# What str.split() takes for space; \s leaves four control characters out.
+SPACE = r"[\s\x1c-\x1f]+"
 
 
 class Catalogue:
@@ -21,50 +26,64 @@ class Catalogue:
             texts or lists of texts, null or empty where unknown.
 
     Raises:
-        ValueError: if an item id is missing or occurs twice.
+        ValueError: if an item id is missing or occurs twice, or a column cannot be said.
     """
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        frame = frame.with_columns(pl.col(ITEM).cast(pl.String))
         nested = [name for name, kind in frame.schema.items() if not _can_be_said(kind)]
         if nested:
             raise ValueError(
                 f"item attributes must be texts, numbers or lists of them; {', '.join(nested)} "
                 "cannot be said in a prompt: leave such columns out, or flatten them"
             )
+        frame = frame.with_columns(as_ids(frame[ITEM], "the catalogue"))
         ids = frame[ITEM]
         for what, bad in (
-            ("have no item_id", ids.is_null() | (ids == "")),
+            ("have no item_id", ids.is_null()),
             ("share an id", ids.is_duplicated()),
         ):
             if bad.any():
+                rows = frame.with_row_index("row", offset=1).filter(bad).head(SHOWN)
                 raise ValueError(
                     f"{bad.sum()} items of the catalogue {what}; the first: "
-                    f"{first_rows(frame, bad)}"
+                    f"{'; '.join(say_row(as_json(row)) for row in rows.to_dicts())}"
                 )
         self.frame = frame
 
     @classmethod
-    def read(cls, path: str | Path, *, item_column: str = ITEM) -> "Catalogue":
-        """Reads items from CSV, JSON lines or Parquet, one row an item.
+    def read(cls, source: Source, *, item_column: str = ITEM) -> "Catalogue":
+        """Reads items, one row each; see :func:`.tables.read_parts` for what can be read.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if the column is missing, or an id is missing or occurs twice.
         """
-        frame = read_table(path, [item_column])
-        if item_column != ITEM and ITEM in frame.columns:
-            frame = frame.drop(ITEM)  # another id, which must not get into the prompts
-        return cls(frame.rename({item_column: ITEM}))
+        frames = []
+        for name, frame in read_parts(source, [item_column]):
+            ids = as_ids(frame[item_column], name).alias(ITEM)
+            # Another column of our name is another id, which must not get into the prompts.
+            rest = frame.drop(item_column, ITEM, strict=False)
+            frames.append(rest.insert_column(frame.columns.index(item_column), ids))
+        try:
+            return cls(pl.concat(frames, how="diagonal_relaxed"))
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(
+                f"the parts of {name_of(source)} hold a column in ways that do not go together: "
+                f"{error}"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Catalogue":
         """Loads what :meth:`save` wrote."""
-        return cls(read_table(path, [ITEM]))
+        return cls.read(path)
 
     def save(self, path: str | Path) -> None:
         """Writes the catalogue as Parquet."""
         self.frame.write_parquet(path)
+
+    def only(self, item_ids: pl.Series) -> "Catalogue":
+        """Returns the catalogue without the items that are not named."""
+        return Catalogue(self.frame.filter(self.frame[ITEM].is_in(item_ids.implode())))
 
     def __len__(self) -> int:
         return self.frame.height
@@ -79,7 +98,7 @@ class Catalogue:
         """Titles in the order of the dense ids; the item id where there is no title."""
         if TITLE not in self.frame.columns:
             return self.item_ids
-        titles = map(_as_text, self.frame[TITLE].to_list())
+        titles = _as_texts(self.frame[TITLE])
         return [title or item_id for title, item_id in zip(titles, self.item_ids, strict=True)]
 
     @cached_property
@@ -94,27 +113,64 @@ class Catalogue:
         """
         item_ids = list(item_ids)
         unknown = [item_id for item_id in item_ids if item_id not in self._dense_ids]
+        self._refuse(unknown, len(item_ids))
+        return [self._dense_ids[item_id] for item_id in item_ids]
+
+    def dense_array(self, item_ids: pl.Series) -> np.ndarray:
+        """Does what :meth:`dense_ids` does for many items at once; returns int64."""
+        numbered = self.frame.select(ITEM).with_row_index("dense", offset=1)
+        dense = (
+            item_ids.alias(ITEM)
+            .to_frame()
+            .join(numbered, on=ITEM, how="left", maintain_order="left")["dense"]
+        )
+        self._refuse(item_ids.filter(dense.is_null()).to_list(), len(item_ids))
+        return dense.to_numpy().astype(np.int64)
+
+    def _refuse(self, unknown: Sequence[str], asked: int) -> None:
         if unknown:
             raise ValueError(
-                f"{len(unknown)} of {len(item_ids)} items are not in the catalogue of "
+                f"{len(unknown)} of {asked} items are not in the catalogue of "
                 f"{len(self)}: {unknown[:5]}; are the ids of the right kind, and is the items "
                 "file the one that belongs to this log?"
             )
-        return [self._dense_ids[item_id] for item_id in item_ids]
 
     def attributes(self) -> list[dict[str, str]]:
         """Returns each item's known attributes as texts, in column order, lists with commas."""
+        return list(self.iter_attributes())
+
+    def iter_attributes(self) -> Iterator[dict[str, str]]:
+        """Yields what :meth:`attributes` returns, one item at a time."""
         names = [name for name in self.frame.columns if name != ITEM]
-        return [
-            {name: text for name in names if (text := _as_text(row[name]))}
-            for row in self.frame.iter_rows(named=True)
-        ]
+        for block in self.frame.iter_slices():
+            columns = [_as_texts(block[name]) for name in names]
+            for texts in zip(*columns, strict=True) if names else [()] * len(block):
+                yield {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 def _can_be_said(kind: Any) -> bool:
     if isinstance(kind, pl.List | pl.Array):
         return _can_be_said(kind.inner)
     return not isinstance(kind, pl.Struct | pl.Binary | pl.Object)
+
+
+def _as_texts(column: pl.Series) -> list[str]:
+    """Says a column: one line each, empty where unknown."""
+    if column.dtype == pl.String:
+        return _tidy(column).to_list()
+    if column.dtype == pl.List(pl.String):
+        parts = column.list.eval(_tidy(pl.element()))
+        return (
+            parts.list.eval(pl.element().filter(pl.element() != ""))
+            .list.join(", ")
+            .fill_null("")
+            .to_list()
+        )
+    return [_as_text(value) for value in column.to_list()]
+
+
+def _tidy(texts: Any) -> Any:
+    return texts.str.replace_all(SPACE, " ").str.strip_chars(" ").fill_null("")
 
 
 def _as_text(value: object) -> str:

@@ -1,65 +1,221 @@
 """Who took what, and when: a purchase log read, checked and put in order."""
 
-from pathlib import Path
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import polars as pl
 
-from .tables import first_rows, read_table
+from .catalogue import Catalogue
+from .checking import UNKNOWN_ITEM, RowChecks
+from .columns import ITEM, TIME, UNITS_PER_SECOND, USER, TimeUnit
+from .reports import SHOWN, Finding, LogReport, as_json, complaint
+from .sources import Source
+from .tables import name_of, read_parts
 
-USER, ITEM, TIME = "user_id", "item_id", "timestamp"
+YEAR_5138 = 1e11  # in seconds; milliseconds reach it in 1973
+DUPLICATE = "same user, item and time as an earlier row"
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A checked log, every user's events together and oldest first.
+
+    Args:
+        users: ``(events,)`` uint32, places in ``user_ids``; never falling.
+        items: ``(events,)`` uint32, places in ``item_ids``.
+        times: ``(events,)`` float64 seconds since 1970, or None where the log has no times.
+        user_ids: the users, in the order of their first row.
+        item_ids: the items, in the order of their first row.
+        report: what was found while reading.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray | None
+    user_ids: pl.Series
+    item_ids: pl.Series
+    report: LogReport
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def frame(self) -> pl.DataFrame:
+        """Returns columns ``user_id``, ``item_id`` and, where there are times, ``timestamp``."""
+        ids = [self.user_ids.gather(self.users), self.item_ids.gather(self.items)]
+        times = [] if self.times is None else [pl.Series(TIME, self.times)]
+        return pl.DataFrame([*ids, *times])
 
 
 def read_interactions(
-    path: str | Path,
+    source: Source,
     *,
     user_column: str = USER,
     item_column: str = ITEM,
     time_column: str | None = TIME,
-) -> pl.DataFrame:
-    """Reads a log of interactions, oldest first for every user.
-
-    Equal times keep the order of the file.
+    time_unit: TimeUnit = "s",
+    catalogue: Catalogue | None = None,
+    on_bad_rows: Literal["raise", "drop"] = "raise",
+    drop_duplicates: bool = False,
+) -> Interactions:
+    """Reads a log of interactions, oldest first for every user; equal times keep file order.
 
     Args:
-        path: CSV, JSON lines or Parquet, one row an interaction; see :func:`.tables.read_table`.
+        source: one row an interaction; see :func:`.tables.read_parts`.
         user_column: name of the column that says who.
         item_column: name of the column that says what.
-        time_column: name of the column that says when, any number that grows with time. None:
-            the file is in order already.
-
-    Returns:
-        A frame of text columns ``user_id`` and ``item_id``; users in the order of their first
-        row, each user's rows together and oldest first.
+        time_column: name of the column that says when: numbers, dates, datetimes or ISO 8601
+            text. None: the rows are in order already.
+        time_unit: what times that are numbers count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
+        catalogue: items that may occur; None if any may.
+        on_bad_rows: what to do with rows that lack a user, an item or a readable time, or whose
+            item is unknown: ``raise`` an error that lists them, or ``drop`` and count them.
+        drop_duplicates: keep only the first of rows with equal user, item and time. They are
+            counted in any case; without times nothing is a duplicate.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a column is missing, or a row has no user, no item or no readable time.
+        ValueError: if a setting, a file or a column cannot work, or there are bad rows.
+
+    Warns:
+        UserWarning: if times look like another unit than ``time_unit``.
     """
-    columns = {user_column: USER, item_column: ITEM}
-    if time_column is not None:
-        columns[time_column] = TIME
-    if len(columns) < 2 + (time_column is not None):
-        raise ValueError(
-            "user, item and time need three different columns, got "
-            f"{user_column!r}, {item_column!r} and {time_column!r}"
+    columns = {USER: user_column, ITEM: item_column} | ({TIME: time_column} if time_column else {})
+    _check_settings(columns, time_unit, on_bad_rows)
+    checks = RowChecks(columns, time_unit)
+    parts = read_parts(source, list(columns.values()), only_required=True)
+    frame = pl.concat([checks.read(part) for part in parts])
+
+    usable, bad = _usable(frame, checks, catalogue)
+    if bad and (on_bad_rows == "raise" or not usable.any()):
+        left_out = checks.rows - int(usable.sum())
+        raise ValueError(complaint(name_of(source), left_out, checks.rows, bad))
+    rows = usable.arg_true() if bad else None
+    frame, findings = _without_bad_rows(frame, usable, bad)
+    frame, user_ids = _numbered(frame, USER)
+    frame, item_ids = _numbered(frame, ITEM)
+    if time_column:
+        frame, duplicates = _without_duplicates(
+            frame, checks, rows, (user_ids, item_ids), drop_duplicates
         )
-    raw = read_table(path, list(columns))
-    frame = raw.select(
-        pl.col(name).cast(pl.String if to != TIME else pl.Float64, strict=False).alias(to)
-        for name, to in columns.items()
+        findings.append(duplicates)
+        _warn_of_unit(frame[TIME], time_unit)
+    if catalogue is not None:
+        listed = catalogue.frame[ITEM]
+        never = listed.filter(~listed.is_in(item_ids.implode()))
+        findings.append(
+            ids_finding("item of the catalogue is not in the log", never, "items", "kept")
+        )
+    report = LogReport(rows=checks.rows).with_findings(*findings)
+    return _in_order(frame, user_ids, item_ids, report)
+
+
+def ids_finding(kind: str, ids: pl.Series, unit: str, action: str) -> Finding:
+    """Describes users or items, of which the first are shown."""
+    first = tuple(as_json(row) for row in ids.head(SHOWN).to_frame().to_dicts())
+    return Finding(kind, len(ids), unit, action, first)
+
+
+def _check_settings(columns: dict[str, str], time_unit: str, on_bad_rows: str) -> None:
+    if len(set(columns.values())) < len(columns):
+        raise ValueError(
+            f"user, item and time need {len(columns)} different columns, got "
+            f"{', '.join(map(repr, columns.values()))}"
+        )
+    if time_unit not in UNITS_PER_SECOND:
+        raise ValueError(
+            f"time_unit must be one of {', '.join(UNITS_PER_SECOND)}, got {time_unit!r}"
+        )
+    if on_bad_rows not in ("raise", "drop"):
+        raise ValueError(f"on_bad_rows must be 'raise' or 'drop', got {on_bad_rows!r}")
+
+
+def _usable(
+    frame: pl.DataFrame, checks: RowChecks, catalogue: Catalogue | None
+) -> tuple[pl.Series, list[Finding]]:
+    """Tells which rows can be used, and what is wrong with the others."""
+    found = checks.findings
+    usable = frame.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+    if catalogue is not None:
+        unknown = (~frame[ITEM].is_in(catalogue.frame[ITEM].implode())).fill_null(False)
+        if unknown.any():
+            rows = unknown.arg_true()
+            found = [*found, checks.note(UNKNOWN_ITEM, frame[rows.head(SHOWN)], rows)]
+            usable &= ~unknown
+    return usable, found
+
+
+def _without_bad_rows(
+    frame: pl.DataFrame, usable: pl.Series, bad: list[Finding]
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """Leaves out what cannot be used, and counts it and the users who are gone with it."""
+    if not bad:
+        return frame, []
+    users = frame.filter(~usable)[USER].drop_nulls().unique(maintain_order=True)
+    frame = frame.filter(usable)
+    still_there = frame[USER].filter(frame[USER].is_in(users.implode())).unique()
+    lost = users.filter(~users.is_in(still_there.implode()))
+    dropped = [replace(finding, action="dropped") for finding in bad]
+    return frame, [
+        *dropped,
+        ids_finding("user is left without events", lost, "users", "dropped"),
+    ]
+
+
+def _numbered(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:
+    """Puts numbers in the place of ids, in the order of their first row."""
+    ids = frame[column].unique(maintain_order=True)
+    numbers = frame.select(column).join(
+        ids.to_frame().with_row_index("number"), on=column, how="left", maintain_order="left"
+    )["number"]
+    return frame.with_columns(numbers.alias(column)), ids
+
+
+def _without_duplicates(
+    frame: pl.DataFrame,
+    checks: RowChecks,
+    rows: pl.Series | None,
+    ids: tuple[pl.Series, pl.Series],
+    drop: bool,
+) -> tuple[pl.DataFrame, Finding]:
+    """Counts exact duplicates, and drops them if asked; ``rows`` are the frame's in the log."""
+    first = frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    places = (~first).arg_true()
+    shown = frame[places.head(SHOWN)].with_columns(
+        pl.Series(column, values.gather(frame[places.head(SHOWN)][column]))
+        for column, values in zip((USER, ITEM), ids, strict=True)
     )
-    for name, to in columns.items():
-        unusable = ~pl.col(to).is_finite() if to == TIME else pl.col(to) == ""
-        bad = pl.col(to).is_null() | unusable
-        count = frame.select(bad.sum()).item()
-        if count:
-            wanted = "a number" if to == TIME else "filled"
-            shown = first_rows(raw.select(*columns), frame.select(bad).to_series())
-            raise ValueError(
-                f"{Path(path).name}: column {name!r} must be {wanted}, and is not in {count} of "
-                f"{frame.height} rows; the first: {shown}"
-            )
-    frame = frame.with_row_index("row")
-    by_user = pl.col("row").min().over(USER)
-    order = [by_user] if time_column is None else [by_user, pl.col(TIME)]
-    return frame.sort(order, maintain_order=True).select(USER, ITEM)
+    found = checks.note(DUPLICATE, shown, places if rows is None else rows.gather(places))
+    if drop and len(places):
+        frame = frame.filter(first)
+    return frame, replace(found, action="dropped" if drop else "kept")
+
+
+def _warn_of_unit(times: pl.Series, unit: TimeUnit) -> None:
+    latest = times.max()
+    assert isinstance(latest, float)
+    if latest > YEAR_5138:
+        warnings.warn(
+            f"the latest time is {latest:.0f} seconds after 1970, beyond the year 5138; numbers "
+            f"were read with time_unit={unit!r} (--time-unit): are they in ms, us or ns?",
+            stacklevel=4,
+        )
+
+
+def _in_order(
+    frame: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series, report: LogReport
+) -> Interactions:
+    by = [column for column in (USER, TIME) if column in frame.columns]
+    frame = frame.sort(by, maintain_order=True)
+    times = frame[TIME].to_numpy() if TIME in by else None
+    report = replace(
+        report,
+        events=frame.height,
+        users=len(user_ids),
+        items=len(item_ids),
+        first_time=None if times is None else float(times.min()),
+        last_time=None if times is None else float(times.max()),
+    )
+    users, items = frame[USER].to_numpy(), frame[ITEM].to_numpy()
+    return Interactions(users, items, times, user_ids, item_ids, report)

@@ -1,17 +1,17 @@
-"""One history per user, and the leave-one-out split of it.
+"""One history per user in flat arrays, and what a split of them makes: examples, seen lazily.
 
-Leave-one-out: a user's last item is the test target, the one before it the validation target, the
-rest is for training. The test history includes the validation item.
+No Python object is kept for an event or an example; each is made when it is asked for.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import overload
 
 import numpy as np
-import polars as pl
 
 from .catalogue import Catalogue
-from .interactions import ITEM, USER
+from .interactions import Interactions
 
 
 class Histories(Sequence[np.ndarray]):
@@ -37,21 +37,32 @@ class Histories(Sequence[np.ndarray]):
         self.times = times
 
     @classmethod
-    def from_interactions(cls, interactions: pl.DataFrame, catalogue: Catalogue) -> "Histories":
+    def from_interactions(cls, log: Interactions, catalogue: Catalogue) -> "Histories":
         """Groups what :func:`.interactions.read_interactions` returned.
 
         Raises:
             ValueError: if the log names an item that the catalogue does not have.
         """
-        items = np.asarray(catalogue.dense_ids(interactions[ITEM].to_list()), dtype=np.int64)
-        users = interactions[USER].rle().struct.unnest()
-        offsets = np.concatenate([[0], users["len"].to_numpy().cumsum()]).astype(np.int64)
-        return cls(items, offsets, users["value"].to_list())
+        dense = catalogue.dense_array(log.item_ids)
+        lengths = np.bincount(log.users, minlength=len(log.user_ids))
+        return cls(dense[log.items], _offsets(lengths), log.user_ids.to_list(), log.times)
+
+    def where(self, keep: np.ndarray) -> "Histories":
+        """Returns the same users with those events only where ``keep (events,)`` is True."""
+        before = np.concatenate([[0], np.cumsum(keep)])
+        times = None if self.times is None else self.times[keep]
+        return Histories(self.items[keep], before[self.offsets], self.user_ids, times)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, user: int) -> np.ndarray:  # type: ignore[override]
+    @overload
+    def __getitem__(self, user: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, user: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, user: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(user, slice):
+            return [self[place] for place in range(*user.indices(len(self)))]
         if not 0 <= user < len(self):
             raise IndexError(f"user {user} of {len(self)}")
         return self.items[self.offsets[user] : self.offsets[user + 1]]
@@ -69,50 +80,88 @@ class Example:
     user: int  # whose, as a place in the Histories
 
 
+class Examples(Sequence[Example]):
+    """Events as targets, each with all that its user had before it.
+
+    Args:
+        histories: whose events they are.
+        users: ``(examples,)`` int64 places in the histories.
+        targets: ``(examples,)`` int64 places in ``histories.items``.
+    """
+
+    def __init__(self, histories: Histories, users: np.ndarray, targets: np.ndarray) -> None:
+        self.histories = histories
+        self.users = users
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Examples": ...
+    def __getitem__(self, place: int | slice) -> "Example | Examples":
+        if isinstance(place, slice):
+            return Examples(self.histories, self.users[place], self.targets[place])
+        user, target = int(self.users[place]), int(self.targets[place])
+        items = self.histories.items
+        history = items[self.histories.offsets[user] : target]
+        return Example(history, int(items[target]), user)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[place] for place in range(len(self)))
+
+
 @dataclass(frozen=True)
 class Split:
-    """What to learn from, and what to choose and to judge by."""
+    """What to learn from, and what to choose and to judge by.
 
-    train_histories: list[np.ndarray]  # one a user of the log, without the held-out items
-    validation: list[Example]
-    test: list[Example]
+    Args:
+        train_histories: one a user of the log, without the held-out items; may be empty.
+        validation: what chooses.
+        test: what judges.
+        left_out: how many users or events have no place in the three, by reason.
+    """
+
+    train_histories: Sequence[np.ndarray]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_training_pairs(self) -> int:
         """How many items follow another within the training part."""
-        return sum(max(len(history) - 1, 0) for history in self.train_histories)
+        lengths = np.diff(self.training.offsets)
+        return int(np.maximum(lengths - 1, 0).sum())
 
-    def training_examples(self, *, every_prefix: bool) -> list[Example]:
+    def training_examples(self, *, every_prefix: bool) -> Examples:
         """Returns what to learn from.
 
         Args:
             every_prefix: one example for every item that follows another; else one a user, the
                 last item of the training part.
         """
-        return [
-            Example(history[:place], int(history[place]), user)
-            for user, history in enumerate(self.train_histories)
-            for place in range(1 if every_prefix else max(len(history) - 1, 1), len(history))
-        ]
+        histories = self.training
+        starts, ends = histories.offsets[:-1], histories.offsets[1:]
+        if not every_prefix:
+            users = np.flatnonzero(ends - starts > 1)
+            return Examples(histories, users, ends[users] - 1)
+        follows = np.ones(len(histories.items), dtype=bool)
+        follows[starts[ends > starts]] = False
+        users = np.repeat(np.arange(len(histories)), ends - starts)
+        return Examples(histories, users[follows], np.flatnonzero(follows))
+
+    @cached_property
+    def training(self) -> Histories:
+        """The training histories in flat arrays."""
+        if isinstance(self.train_histories, Histories):
+            return self.train_histories
+        rows = list(self.train_histories)
+        items = np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        offsets = _offsets(np.array([len(row) for row in rows], dtype=np.int64))
+        return Histories(items, offsets, [str(user) for user in range(len(rows))])
 
 
-def leave_one_out(histories: Histories) -> Split:
-    """Splits every user's history.
-
-    Raises:
-        ValueError: if no user has three events or more.
-    """
-    train, validation, test = [], [], []
-    for user, history in enumerate(histories):
-        if len(history) < 3:
-            train.append(history)
-            continue
-        train.append(history[:-2])
-        validation.append(Example(history[:-2], int(history[-2]), user))
-        test.append(Example(history[:-1], int(history[-1]), user))
-    if not test:
-        raise ValueError(
-            f"leave-one-out needs users with at least 3 events, and none of {len(histories)} has; "
-            "is the user column the right one?"
-        )
-    return Split(train, validation, test)
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

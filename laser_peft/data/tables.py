@@ -1,69 +1,103 @@
-"""Reads CSV, JSON lines and Parquet files into one frame of columns, plain or compressed."""
+"""Reads a table part by part: CSV, JSON lines, Parquet, plain or compressed, or from the Hub."""
 
-import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-FORMATS = (".csv", ".jsonl", ".parquet")
+from .hub import dataset_frame, load_hub
+from .sources import HUB, File, Source, find_files, format_of
 
 
-def read_table(path: str | Path, required: Sequence[str]) -> pl.DataFrame:
-    """Reads a table and checks that it has the columns asked for.
+class Part(NamedTuple):
+    """Some rows of a table that belong together, as those of one file do."""
+
+    name: str
+    frame: pl.DataFrame
+
+
+def read_parts(
+    source: Source, required: Sequence[str], *, only_required: bool = False
+) -> Iterator[Part]:
+    """Reads a table and checks that every part has the columns asked for.
 
     CSV values come back as text: whether ``0071`` is a number is not for a parser to guess.
 
     Args:
-        path: a ``.csv`` or ``.jsonl`` file, also with ``.gz``, or a ``.parquet`` file.
-        required: columns that must be there; others are kept too.
+        source: see :func:`.sources.find_files`; or ``hf://datasets/...`` (:func:`.hub.load_hub`),
+            a ``datasets.Dataset`` or a ``polars.DataFrame``.
+        required: columns that must be there.
+        only_required: leave the others out.
 
-    Returns:
-        The table, in file order.
+    Yields:
+        The parts in order, each in file order; empty ones too.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the format is unknown, the file cannot be parsed, it has no rows, or a
-            column is missing.
+        ImportError: if the source needs ``datasets`` and it is not installed.
+        TypeError: if the source is none of these.
+        ValueError: if a format is unknown, a file cannot be parsed, a column is missing, or there
+            is not one row in all.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    if kind not in FORMATS:
+    rows = 0
+    for part in _parts(source, required, only_required):
+        rows += part.frame.height
+        yield part
+    if not rows:
         raise ValueError(
-            f"cannot tell the format of {path.name}; its name must end in one of "
-            f"{', '.join(FORMATS)} (.gz may follow .csv and .jsonl)"
+            f"{name_of(source)} has no rows; is it the right file, written to its end?"
         )
+
+
+def name_of(source: Source) -> str:
+    """Says in a word or two what is read."""
+    if isinstance(source, str | Path):
+        return str(source) if str(source).startswith(HUB) else Path(source).name
+    if isinstance(source, Sequence):
+        return f"the list of {len(source)} files"
+    return f"the {type(source).__name__}"
+
+
+def _parts(source: Source, required: Sequence[str], only_required: bool) -> Iterator[Part]:
+    if isinstance(source, str | Path | Sequence) and not str(source).startswith(HUB):
+        for file in find_files(source):
+            yield Part(file.name, _read_file(file, required, only_required))
+        return
+    name = name_of(source)
+    if isinstance(source, str | Path):
+        frame = load_hub(str(source))
+    else:
+        frame = source if isinstance(source, pl.DataFrame) else dataset_frame(source)
+    _check_columns(name, frame.columns, required)
+    yield Part(name, frame.select(required) if only_required else frame)
+
+
+def _read_file(file: File, required: Sequence[str], only_required: bool) -> pl.DataFrame:
+    path, kind = file.path, format_of(file.path)
     try:
         if kind == ".csv":
-            frame = pl.read_csv(path, infer_schema=False)
+            table = pl.scan_csv(path, infer_schema=False)
         elif kind == ".parquet":
-            frame = pl.read_parquet(path)
+            table = pl.scan_parquet(path, hive_partitioning=False)
         else:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path
-            frame = pl.read_ndjson(content, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, gzip.BadGzipFile, EOFError, OSError) as error:
+            table = pl.scan_ndjson(path, infer_schema_length=None)
+        names = table.collect_schema().names()
+        told = {key: value for key, value in file.partition.items() if key not in names}
+        table = table.with_columns(
+            pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
+        )
+        _check_columns(file.name, [*names, *told], required)
+        return (table.select(required) if only_required else table).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"cannot read {path} as {kind[1:]}: {error}") from error
-    missing = [name for name in required if name not in frame.columns]
+
+
+def _check_columns(name: str, columns: Sequence[str], required: Sequence[str]) -> None:
+    missing = [column for column in required if column not in columns]
     if missing:
         raise ValueError(
-            f"{path.name} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, frame.columns))}: say which of them to read (user_column, "
+            f"{name} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, columns))}: say which of them to read (user_column, "
             "item_column, time_column)"
         )
-    if frame.is_empty():
-        raise ValueError(f"{path.name} has no rows; is it the right file, written to its end?")
-    for name in required:
-        if frame.schema[name].is_nested():
-            raise ValueError(
-                f"{path.name}: column {name!r} must hold one value a row, got {frame.schema[name]}"
-            )
-    return frame
-
-
-def first_rows(frame: pl.DataFrame, bad: pl.Series, count: int = 3) -> str:
-    """Shows the first rows where ``bad`` holds, with their row numbers counted from 1."""
-    rows = frame.with_row_index("row", offset=1).filter(bad).head(count)
-    return "; ".join(str(row) for row in rows.to_dicts())

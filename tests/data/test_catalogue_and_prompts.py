@@ -38,7 +38,7 @@ def test_catalogue_is_saved_and_loaded_whole(catalogue, tmp_path):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", "b", "a"], "2 items of the catalogue share an id; the first: {'row': 1"),
+        (["a", "b", "a"], "2 items of the catalogue share an id; the first: row 1 "),
         (["a", None], "1 items of the catalogue have no item_id"),
         (["a", ""], "1 items of the catalogue have no item_id"),
     ],

@@ -1,166 +1,291 @@
-import gzip
 import json
+import warnings
+from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logs import CSV, EXPECTED, HEAD, by_user, frame_of, write
 
-from laser_peft.data import Catalogue, Histories, leave_one_out, read_interactions
+from laser_peft.data import (
+    Catalogue,
+    Histories,
+    describe_data,
+    k_core,
+    leave_one_out,
+    read_interactions,
+)
 
-CSV = """user_id,item_id,timestamp
-b,0071,3
-a,x,5
-b,y,1
-a,y,5
-a,z,4
-b,x,3
-"""
-EXPECTED = {"b": ["y", "0071", "x"], "a": ["z", "x", "y"]}  # equal times keep file order
-
-
-def write(folder, name, content):
-    path = folder / name
-    if name.endswith(".gz"):
-        path.write_bytes(gzip.compress(content.encode()))
-    else:
-        path.write_text(content)
-    return path
-
-
-def as_jsonl(content):
-    head, *rows = [line.split(",") for line in content.split()]
-    return "\n".join(
-        json.dumps(dict(zip(head, [user, item, int(time)], strict=True)))
-        for user, item, time in rows
-    )
-
-
-def by_user(frame):
-    groups = frame.group_by("user_id", maintain_order=True).agg("item_id")
-    return dict(groups.iter_rows())
-
-
-@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.jsonl", "log.jsonl.gz"])
-def test_formats_read_alike_oldest_first(tmp_path, name):
-    content = as_jsonl(CSV) if "jsonl" in name else CSV
-    frame = read_interactions(write(tmp_path, name, content))
-    assert by_user(frame) == EXPECTED
-    assert list(by_user(frame)) == ["b", "a"]  # users in order of appearance
-
-
-def test_parquet_reads_alike(tmp_path):
-    pl.read_csv(CSV.encode(), schema_overrides={"item_id": pl.String}).write_parquet(
-        tmp_path / "log.parquet"
-    )
-    assert by_user(read_interactions(tmp_path / "log.parquet")) == EXPECTED
+CATALOGUE = Catalogue(pl.DataFrame({"item_id": ["x", "y", "z", "0071"]}))
+BAD = HEAD + "a,x,1\n,y,2\na,w,3\nb,y,soon\nb, ,4\nc,v,5\na,z,inf\na,x,6\nd,y,\n"
+examples = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
 
 def test_other_column_names_and_no_time(tmp_path):
     path = write(tmp_path, "log.csv", "who,what\na,x\nb,y\na,z\n")
-    frame = read_interactions(path, user_column="who", item_column="what", time_column=None)
-    assert by_user(frame) == {"a": ["x", "z"], "b": ["y"]}
+    log = read_interactions(path, user_column="who", item_column="what", time_column=None)
+    assert by_user(log) == {"a": ["x", "z"], "b": ["y"]}
+    assert log.times is None
+    assert log.frame().columns == ["user_id", "item_id"]
 
 
-HEAD = "user_id,item_id,timestamp\n"
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(ValueError, match="the DataFrame: 7 of 9 rows") as caught:
+        read_interactions(frame_of(BAD), catalogue=CATALOGUE)
+    for line in (
+        r"1 row: user_id is missing; the first: row 2 (user_id=None, item_id='y', timestamp='2')",
+        r"1 row: item_id is missing; the first: row 5 (user_id='b', item_id=' ', timestamp='4')",
+        r"1 row: timestamp is missing; the first: row 9",
+        r"1 row: timestamp is no time; the first: row 4 (user_id='b', item_id='y', "
+        "timestamp='soon')",
+        r"1 row: timestamp is not finite; the first: row 7",
+        r"2 rows: item is not in the catalogue; the first: row 3 (user_id='a', "
+        "item_id='w', timestamp='3.0'); row 6",
+        r'on_bad_rows="drop" (--drop-bad-rows)',
+    ):
+        assert line in str(caught.value)
+
+
+def test_dropped_rows_are_counted_and_leave_no_trace():
+    log = read_interactions(frame_of(BAD), catalogue=CATALOGUE, on_bad_rows="drop")
+    assert by_user(log) == {"a": ["x", "x"]}
+    report = log.report
+    assert (report.rows, report.events, report.users, report.items) == (9, 2, 1, 1)
+    assert (report.first_time, report.last_time) == (1, 6)
+    dropped = [finding for finding in report.findings if finding.unit == "rows"]
+    assert {finding.action for finding in dropped} == {"dropped"}
+    assert sum(finding.count for finding in dropped) == 7
+    assert report.found("user is left without events") == 3
+    assert report.found("item of the catalogue is not in the log") == 3
+    assert report.found("anything else") == 0
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+
+
+def test_a_clean_log_has_nothing_to_report():
+    assert read_interactions(frame_of(CSV), catalogue=CATALOGUE).report.findings == ()
+
+
+def test_duplicates_are_counted_kept_unless_asked_and_named_by_their_row():
+    twice = frame_of(HEAD + "a,,1\na,x,1\na,x,2\nb,x,1\na,x,1\na,y,1\na,x,1\n")
+    kept = read_interactions(twice, on_bad_rows="drop")
+    assert by_user(kept) == {"a": ["x", "x", "y", "x", "x"], "b": ["x"]}
+    dropped = read_interactions(twice, on_bad_rows="drop", drop_duplicates=True)
+    assert by_user(dropped) == {"a": ["x", "y", "x"], "b": ["x"]}
+    for log, action in ((kept, "kept"), (dropped, "dropped")):
+        (found,) = [finding for finding in log.report.findings if "same" in finding.kind]
+        assert (found.count, found.action) == (2, action)
+        assert [row["row"] for row in found.first] == [5, 7]
+        assert found.first[0] == {
+            "row": 5,
+            "user_id": "a",
+            "item_id": "x",
+            "timestamp": "1.0",
+        }
+
+
+UTC = timezone.utc
+NOON = datetime(2014, 7, 1, 12, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    "text",
     [
-        ("log.csv", "user,item_id,timestamp\na,x,1\n", "log.csv has no column 'user_id'; it has"),
-        ("log.csv", "user_id,item_id\na,x\n", "has no column 'timestamp'"),
-        ("log.csv", HEAD, "log.csv has no rows"),
-        ("log.csv", "", "cannot read .*log.csv as csv"),
-        (
-            "log.csv",
-            HEAD + "a,x,soon\na,y,1\n",
-            "'timestamp' must be a number, and is not in 1 of 2 rows; the first: .*soon",
-        ),
-        ("log.csv", HEAD + "a,x,\n", "'timestamp' must be a number"),
-        ("log.csv", HEAD + "a,x,inf\n", "'timestamp' must be a number"),
-        (
-            "log.csv",
-            HEAD + "a,x,1\n,y,1\n",
-            "'user_id' must be filled, and is not in 1 of 2 rows; the first: {'row': 2",
-        ),
-        ("log.csv", HEAD + "a,,1\n", "'item_id' must be filled"),
-        (
-            "log.jsonl",
-            '{"user_id": "a", "item_id": null, "timestamp": 1}',
-            "'item_id' must be filled",
-        ),
-        (
-            "log.jsonl",
-            '{"user_id": ["a"], "item_id": "x", "timestamp": 1}',
-            "'user_id' must hold one value a row, got List",
-        ),
-        ("log.jsonl", '{"user_id": "a", ', "cannot read .*log.jsonl as jsonl"),
-        ("log.csv.gz", None, "cannot read .*log.csv.gz as csv"),
-        ("log.jsonl.gz", None, "cannot read .*log.jsonl.gz as jsonl"),
-        ("log.parquet", "PAR0", "cannot read .*log.parquet as parquet"),
-        ("log.xlsx", "", "cannot tell the format of log.xlsx; .* .csv, .jsonl, .parquet"),
+        "2014-07-01T12:00:00",
+        "2014-07-01 12:00:00",
+        "2014-07-01T12:00",
+        "2014-07-01T12:00:00Z",
+        "2014-07-01 12:00:00 UTC",
+        "2014-07-01T12:00:00.000+0000",
+        "2014-07-01 14:00:00+02",
+        "2014-07-01T06:30:00-05:30",
+        " 1404216000 ",
+        "1404216000.0",
+        "1.404216e9",
     ],
 )
-def test_broken_logs_say_what_is_wrong(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is None:
-        path.write_bytes(gzip.compress(CSV.encode())[:20])  # a truncated archive
-    else:
-        write(tmp_path, name, content)
-    with pytest.raises(ValueError, match=message):
-        read_interactions(path)
+def test_a_time_is_seconds_since_1970_however_it_is_written(text):
+    log = read_interactions(frame_of(HEAD + f"a,x,{text}\n"))
+    assert log.times.tolist() == [NOON]
 
 
-def test_a_missing_file_and_one_column_for_two_are_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.csv"):
-        read_interactions(tmp_path / "nowhere.csv")
-    with pytest.raises(ValueError, match="three different columns, got 'a', 'a' and 'timestamp'"):
-        read_interactions(write(tmp_path, "log.csv", CSV), user_column="a", item_column="a")
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2014, 7, 1, 12),
+        datetime(2014, 7, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+        int(NOON),
+        NOON,
+    ],
+)
+def test_a_column_of_times_or_numbers_reads_alike(value):
+    for dtype in (
+        None,
+        *([pl.Datetime(unit) for unit in ("ms", "us", "ns")] * (value == datetime(2014, 7, 1, 12))),
+    ):
+        times = pl.Series([value, None], dtype=dtype)
+        frame = pl.DataFrame({"user_id": "a", "item_id": "x", "timestamp": times})
+        log = read_interactions(frame, on_bad_rows="drop")
+        assert log.times.tolist() == [NOON]
+        assert log.report.found("timestamp is missing") == 1
 
 
-@pytest.fixture
-def catalogue():
-    return Catalogue(pl.DataFrame({"item_id": ["x", "y", "z", "0071"]}))
+def test_dates_mixed_with_times_are_midnights():
+    days = pl.DataFrame({"user_id": "a", "item_id": "x", "timestamp": [date(2014, 7, 1)]})
+    assert read_interactions(days).times.tolist() == [NOON - 12 * 3600]
+    mixed = read_interactions(frame_of(HEAD + "a,x,2014-07-01\na,y,2014-07-01T12:00\na,z,0\n"))
+    assert mixed.times.tolist() == [0, NOON - 12 * 3600, NOON]
 
 
-def test_histories_are_dense_ids_user_by_user(tmp_path, catalogue):
-    frame = read_interactions(write(tmp_path, "log.csv", CSV))
-    histories = Histories.from_interactions(frame, catalogue)
-    assert histories.user_ids == ["b", "a"]
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)]
+)
+def test_numbers_have_the_unit_that_is_said(unit, factor):
+    for log in (HEAD + f"a,x,{int(NOON) * factor}\n",):
+        assert read_interactions(frame_of(log), time_unit=unit).times.tolist() == [NOON]
+        numbers = frame_of(log).with_columns(pl.col("timestamp").cast(pl.Int64))
+        assert read_interactions(numbers, time_unit=unit).times.tolist() == [NOON]
+
+
+def test_milliseconds_taken_for_seconds_are_warned_of():
+    milliseconds = frame_of(HEAD + f"a,x,{int(NOON)}000\n")
+    with pytest.warns(UserWarning, match="beyond the year 5138; .*time_unit='s' .*in ms, us or ns"):
+        read_interactions(milliseconds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_interactions(milliseconds, time_unit="ms")
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["x", "y", "z", "0071"]), st.integers(0, 5)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def log_of(drawn):
+    return pl.DataFrame(drawn, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+@examples
+@given(rows)
+def test_order_is_time_then_file_and_every_event_is_there(drawn):
+    log = read_interactions(log_of(drawn))
+    histories = Histories.from_interactions(log, CATALOGUE)
+    users = list(dict.fromkeys(user for user, _, _ in drawn))
+    assert histories.user_ids == users
+    place = 0
+    for user, history in zip(users, histories, strict=True):
+        events = sorted((row for row in drawn if row[0] == user), key=lambda row: row[2])
+        assert [CATALOGUE.item_ids[item - 1] for item in history] == [row[1] for row in events]
+        times = histories.times[place : place + len(events)]
+        assert times.tolist() == [row[2] for row in events]
+        place += len(events)
+    assert place == len(drawn) == len(log)
+
+
+@examples
+@given(rows, st.integers(1, 4), st.integers(1, 4))
+def test_a_core_is_the_largest_log_whose_users_and_items_have_enough(drawn, users, items):
+    kept = list(drawn)
+    while True:  # the definition, one pass at a time
+        left = [
+            row
+            for row in kept
+            if sum(row[0] == other[0] for other in kept) >= users
+            and sum(row[1] == other[1] for other in kept) >= items
+        ]
+        if left == kept:
+            break
+        kept = left
+    log = read_interactions(log_of(drawn))
+    if not kept:
+        with pytest.raises(ValueError, match=f"no event is left of {len(drawn)} where every user"):
+            k_core(log, min_user_events=users, min_item_events=items)
+        return
+    core = k_core(log, min_user_events=users, min_item_events=items)
+    # The order of users is that of their first row before the core was taken.
+    assert by_user(core) == by_user(read_interactions(log_of(kept)))
+    report = core.report
+    assert (report.rows, report.events) == (len(drawn), len(kept))
+    kind = f"outside the k-core ({users} events a user, {items} an item)"
+    events = [finding.count for finding in report.findings if finding.kind == kind]
+    assert sum(events) == len(drawn) - len(kept)
+    assert report.users == len({row[0] for row in kept}) == len(core.user_ids)
+    assert report.items == len({row[1] for row in kept}) == len(core.item_ids)
+
+
+def hash_of(log, catalogue=CATALOGUE):
+    histories = Histories.from_interactions(log, catalogue)
+    return describe_data(catalogue, histories, leave_one_out(histories))
+
+
+def test_the_hash_is_of_the_data_not_of_the_files(tmp_path):
+    expected = hash_of(read_interactions(frame_of(CSV)))
+    assert expected["users"] == 2
+    for name in ("log.csv.gz", "log.jsonl", "log.parquet"):
+        assert hash_of(read_interactions(write(tmp_path, name))) == expected
+    for place, line in enumerate(CSV.splitlines()[1:]):
+        write(tmp_path / "log", f"part-{place}.csv", HEAD + line + "\n")
+    assert hash_of(read_interactions(tmp_path / "log")) == expected
+    texts = pl.DataFrame({"item_id": ["x", "y", "z", "0071"], "price": [1, 2, None, 4]})
+    for name in ("items.csv", "items.parquet", "items.jsonl"):
+        getattr(
+            texts,
+            {"csv": "write_csv", "parquet": "write_parquet", "jsonl": "write_ndjson"}[
+                name.split(".")[1]
+            ],
+        )(tmp_path / name)
+    hashes = {
+        hash_of(read_interactions(frame_of(CSV)), Catalogue.read(tmp_path / name))["sha256"]
+        for name in ("items.csv", "items.parquet", "items.jsonl")
+    }
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        CSV.replace("a,z,4", "a,y,4"),
+        CSV.replace("b,x,3", "b,x,0"),
+        CSV.replace("a,z,4\n", ""),
+        CSV + "a,z,4\n",
+    ],
+)
+def test_the_hash_changes_with_any_event_and_order(changed):
+    assert (
+        hash_of(read_interactions(frame_of(changed)))["sha256"]
+        != hash_of(read_interactions(frame_of(CSV)))["sha256"]
+    )
+
+
+def test_the_hash_changes_with_any_text_and_time():
+    log = read_interactions(frame_of(CSV))
+    plain = hash_of(log)
+    for items in (["x", "y", "0071", "z"], ["x", "y", "z", "0071", "w"]):
+        other = Catalogue(pl.DataFrame({"item_id": items}))
+        assert hash_of(log, other)["sha256"] != plain["sha256"]
+    titled = Catalogue(CATALOGUE.frame.with_columns(title=pl.lit("lamp")))
+    assert hash_of(log, titled)["sha256"] != plain["sha256"]
+    later = hash_of(read_interactions(frame_of(CSV.replace("a,y,5", "a,y,6"))))
+    assert later["sha256"] == plain["sha256"]  # the same events in the same order
+    assert later["times_sha256"] != plain["times_sha256"]
+    untimed = read_interactions(frame_of(CSV), time_column=None)
+    assert hash_of(untimed)["times_sha256"] is None
+
+
+def test_histories_are_dense_ids_user_by_user():
+    histories = Histories.from_interactions(read_interactions(frame_of(CSV)), CATALOGUE)
+    assert histories.user_ids == list(EXPECTED)
     assert [history.tolist() for history in histories] == [[2, 4, 1], [3, 1, 2]]
+    assert [history.tolist() for history in histories[1:]] == [[3, 1, 2]]
+    assert histories.items.dtype == np.int64
     with pytest.raises(IndexError, match="user 2 of 2"):
         histories[2]
 
 
-def test_an_item_outside_the_catalogue_is_named(tmp_path, catalogue):
-    frame = read_interactions(write(tmp_path, "log.csv", CSV + "c,w,1\n"))
-    with pytest.raises(ValueError, match=r"1 of 7 items are not in the catalogue of 4: \['w'\]"):
-        Histories.from_interactions(frame, catalogue)
-
-
-def make_histories(*lengths):
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Histories(np.arange(1, offsets[-1] + 1), offsets, [str(n) for n in lengths])
-
-
-def test_leave_one_out_holds_back_the_last_two():
-    split = leave_one_out(make_histories(5, 2, 3))
-    assert [h.tolist() for h in split.train_histories] == [[1, 2, 3], [6, 7], [8]]
-    assert [(e.history.tolist(), e.target) for e in split.validation] == [
-        ([1, 2, 3], 4),
-        ([8], 9),
-    ]
-    assert [(e.history.tolist(), e.target) for e in split.test] == [([1, 2, 3, 4], 5), ([8, 9], 10)]
-
-
-def test_training_examples_never_hold_what_is_held_out():
-    split = leave_one_out(make_histories(5, 2, 3))
-    every = split.training_examples(every_prefix=True)
-    assert [(e.history.tolist(), e.target) for e in every] == [([1], 2), ([1, 2], 3), ([6], 7)]
-    last = split.training_examples(every_prefix=False)
-    assert [(e.history.tolist(), e.target) for e in last] == [([1, 2], 3), ([6], 7)]
-
-
-def test_a_log_of_short_histories_cannot_be_split():
-    with pytest.raises(ValueError, match="at least 3 events, and none of 2 has"):
-        leave_one_out(make_histories(2, 1))
+def test_an_item_outside_the_catalogue_is_named():
+    log = read_interactions(frame_of(CSV + "c,w,1\n"))
+    with pytest.raises(ValueError, match=r"1 of 5 items are not in the catalogue of 4: \['w'\]"):
+        Histories.from_interactions(log, CATALOGUE)

@@ -1,0 +1,68 @@
+"""``laser-peft prepare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import (
+    DropBadRows,
+    DropDuplicates,
+    Interactions,
+    ItemColumn,
+    TimeColumn,
+    TimeUnit,
+    UserColumn,
+    app,
+    console,
+    says_what_is_wrong,
+)
+
+
+@app.command()
+@says_what_is_wrong
+def prepare(
+    interactions: Interactions,
+    output: Annotated[Path, typer.Option(help="New folder for the prepared files.")],
+    items: Annotated[
+        str | None,
+        typer.Option(
+            help="Items, one row each, in the same formats; without it, those of the log."
+        ),
+    ] = None,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    time_column: TimeColumn = "timestamp",
+    time_unit: TimeUnit = "s",
+    drop_bad_rows: DropBadRows = False,
+    drop_duplicates: DropDuplicates = False,
+    min_user_events: Annotated[
+        int, typer.Option(min=1, help="Events that every user must keep (k-core).")
+    ] = 1,
+    min_item_events: Annotated[
+        int, typer.Option(min=1, help="Events that every item must keep (k-core).")
+    ] = 1,
+) -> None:
+    """Check and filter a log once: interactions.parquet, catalogue.parquet and report.json."""
+    from laser_peft import data
+
+    from .reports import print_report
+
+    source = data.LogSource(
+        interactions,
+        user_column,
+        item_column,
+        time_column or None,
+        time_unit,
+        drop_bad_rows,
+        drop_duplicates,
+    )
+    prepared = data.prepare(
+        source,
+        items,
+        output,
+        min_user_events=min_user_events,
+        min_item_events=min_item_events,
+    )
+    print_report(*prepared)
+    console.print(f"Saved: {output}", soft_wrap=True)

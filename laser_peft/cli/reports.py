@@ -1,0 +1,26 @@
+"""What was found in a log, on the console."""
+
+from typing import Any
+
+from rich.text import Text
+
+from laser_peft.data import LogReport
+from laser_peft.data.reports import say_row
+
+from .base import console
+
+
+def print_report(report: LogReport, data: dict[str, Any] | None = None) -> None:
+    """Prints what was found row by row and, where given, the counts of what was kept."""
+    console.print(
+        f"Read {report.rows:,} rows: {report.events:,} interactions of {report.users:,} users "
+        f"with {report.items:,} items.",
+        soft_wrap=True,
+    )
+    for finding in report.findings:
+        console.print(Text(f"  {finding.counted} {finding.action}: {finding.kind}"), soft_wrap=True)
+        for row in finding.first:
+            # As Text: square brackets in a value are no markup.
+            console.print(Text(f"      {say_row(row)}"), soft_wrap=True)
+    for name, value in (data or {}).items():
+        console.print(f"{name}: {value}", soft_wrap=True)
