@@ -1,7 +1,8 @@
 """The main job: raw logs to a SASRec, to an adapter that reads it, to an honest table.
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
-``recommender/``, ``metrics.json`` and the Trainer's ``checkpoints/``.
+``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json`` and the
+Trainer's ``checkpoints/``.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ from laser_peft.data import (
     leave_one_out,
     read_interactions,
 )
+from laser_peft.evaluation import compare
+from laser_peft.judge import Judge
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.training import (
     LaserSettings,
@@ -77,7 +80,7 @@ class TrainRun:
 
 
 def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
-    """Runs the whole path; returns what :func:`laser_peft.comparison.evaluate` says of the test.
+    """Runs the whole path; returns what :func:`laser_peft.evaluation.compare` says of the test.
 
     Args:
         run: what to train on and how.
@@ -118,7 +121,9 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         )
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    _start_or_check(output, run, describe_data(catalogue, histories, split))
+    data = describe_data(catalogue, histories, split)
+    judge = Judge.of_test(catalogue, histories, split, str(data["sha256"]))
+    _start_or_check(output, run, data)
 
     started = time.monotonic()
     sasrec_folder = _sasrec(run, catalogue, split, output)
@@ -144,7 +149,10 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
         _save_whole(recommender, folder)
     laser_done = time.monotonic()
-    metrics = evaluate(recommender, split)
+    evaluations = evaluate(recommender, judge)
+    for evaluation in evaluations:
+        evaluation.save(output / "evaluation" / evaluation.name)
+    metrics = compare(*evaluations)
     metrics["seconds"] = {
         "sasrec": round(sasrec_done - started, 1),
         "laser": round(laser_done - sasrec_done, 1),

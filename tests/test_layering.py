@@ -16,9 +16,17 @@ ALLOWED = {
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
     "recommender": {"data", "tuner"},
-    "comparison": {"data", "training", "evaluation", "recommender"},
-    "pipeline": {"data", "collaborative", "tuner", "training", "recommender", "comparison"},
-    "cli": {"data", "training", "recommender", "comparison", "pipeline"},
+    "judge": {"data", "evaluation"},
+    "baselines": {"masking", "data", "collaborative", "evaluation", "judge"},
+    "comparison": {"training", "evaluation", "judge", "recommender"},
+    "pipeline": {
+        *("data", "collaborative", "tuner", "evaluation", "training"),
+        *("judge", "recommender", "comparison"),
+    },
+    "cli": {
+        *("data", "evaluation", "training", "judge", "baselines"),
+        *("recommender", "comparison", "pipeline"),
+    },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},
 }

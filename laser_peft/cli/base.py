@@ -21,6 +21,9 @@ Interactions = Annotated[
     Path,
     typer.Option(help="Log of interactions, one row each: .csv, .jsonl (also .gz) or .parquet."),
 ]
+Items = Annotated[
+    Path, typer.Option(help="Items, one row each: an id, a title and any further attributes.")
+]
 UserColumn = Annotated[str, typer.Option(help="Column of the log that says who.")]
 ItemColumn = Annotated[str, typer.Option(help="Column of log and items that says what.")]
 TimeColumn = Annotated[
@@ -43,3 +46,13 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return wrapped
+
+
+def check_new(folder: Path) -> None:
+    """Makes sure that nothing is overwritten.
+
+    Raises:
+        FileExistsError: if the folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and not empty; choose another folder")

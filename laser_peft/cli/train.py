@@ -14,7 +14,7 @@ from .base import (
     console,
     says_what_is_wrong,
 )
-from .tables import print_metrics
+from .tables import print_differences, print_evaluations
 
 
 @app.command()
@@ -67,6 +67,7 @@ def train(
     The last item of every user is the test target, the one before chooses the best step.
     """
     from laser_peft import pipeline
+    from laser_peft.evaluation import Evaluation
     from laser_peft.training import LaserSettings, SASRecSettings
 
     run = pipeline.TrainRun(
@@ -96,6 +97,8 @@ def train(
         ),
     )
     metrics = pipeline.train(run, output, resume=resume)
-    print_metrics(metrics)
+    tested = [Evaluation.load(output / "evaluation" / name) for name in metrics["models"]]
+    print_evaluations(tested)
+    print_differences(metrics)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
     console.print(f"Time: {seconds}. Saved: {output / 'recommender'}", soft_wrap=True)
