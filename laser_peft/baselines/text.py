@@ -49,8 +49,8 @@ def load_lm(llm: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         OSError: if there is none.
     """
-    tokenizer = AutoTokenizer.from_pretrained(llm)
     lm = AutoModel.from_pretrained(llm, dtype="auto").eval()
+    tokenizer = AutoTokenizer.from_pretrained(llm)
     if torch.accelerator.is_available():
         lm = lm.to(torch.accelerator.current_accelerator())
     return lm, tokenizer

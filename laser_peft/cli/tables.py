@@ -59,21 +59,20 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints two models and their difference: every metric, then those of each slice."""
     first, second = comparison["models"]
     title = f"Test, {comparison['users']} users, whole catalogue: {second} - {first}"
-    columns = (first, second, "difference (95 % interval over users)")
-    table = Table("protocol", "metric", *columns, title=title, box=box.SIMPLE_HEAD)
-    for cells in _rows(comparison):
-        table.add_row(*cells)
-    console.print(table)
+    console.print(_difference_table(title, comparison))
     for name, part in comparison["slices"].items():
         title = f"{name}: {part['users']} users"
-        if not part["users"]:
-            console.print(title)
-            continue
-        table = Table("protocol", "metric", *columns, title=title, box=box.SIMPLE_HEAD)
-        for cells in _rows(part):
-            table.add_row(*cells)
-        console.print(table)
+        console.print(_difference_table(title, part) if part["users"] else title)
     _print_absent(comparison)
+
+
+def _difference_table(title: str, comparison: dict[str, Any]) -> Table:
+    table = Table("protocol", "metric", *comparison["models"], title=title, box=box.SIMPLE_HEAD)
+    # Folder names are what gives way where the console is narrow.
+    table.add_column("difference (95 % interval)", no_wrap=True)
+    for cells in _rows(comparison):
+        table.add_row(*cells)
+    return table
 
 
 def _rows(comparison: dict[str, Any]) -> Iterator[list[str]]:

@@ -49,8 +49,8 @@ class DotProducts:
     def __init__(self, user_vectors: Tensor, item_vectors: Tensor) -> None:
         if user_vectors.device.type == "mps":  # has no float64
             user_vectors, item_vectors = user_vectors.cpu(), item_vectors.cpu()
-        self.user_vectors = user_vectors.double()
-        self.item_vectors = item_vectors
+        self.user_vectors = user_vectors.detach().double()
+        self.item_vectors = item_vectors.detach()
 
     def of_range(self, start: int, stop: int) -> Tensor:
         """See :meth:`Scores.of_range`."""
