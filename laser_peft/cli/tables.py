@@ -14,33 +14,20 @@ SLICE_METRICS = ("hr@10", "ndcg@10")
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
-    """Prints every metric of every model in both protocols, then those of each slice."""
+    """Prints every metric of every model in both protocols, then the slices' metrics at 10."""
     told = [evaluation.summary() for evaluation in evaluations]
-    both = " / ".join(PROTOCOLS)
-    table = Table(
-        f"{both}",
-        *(summary["name"] for summary in told),
-        title=f"Test, {told[0]['users']} users, whole catalogue",
-        box=box.SIMPLE_HEAD,
-    )
-    for name in told[0]["metrics"][PROTOCOLS[0]]:
-        table.add_row(name, *(_both(summary["metrics"], name) for summary in told))
+    names = [summary["name"] for summary in told]
+    users = told[0]["users"]
+    table = _narrow_table(f"Test, {users} users, whole catalogue", "/".join(PROTOCOLS), *names)
+    for metric in told[0]["metrics"][PROTOCOLS[0]]:
+        table.add_row(metric, *(_both(summary["metrics"], metric) for summary in told))
     console.print(table)
-    table = Table(
-        "users",
-        both,
-        *(summary["name"] for summary in told),
-        title="By slice",
-        box=box.SIMPLE_HEAD,
-    )
-    for name, part in told[0]["slices"].items():
-        for place, metric in enumerate(SLICE_METRICS):
-            table.add_row(
-                "" if place else f"{name}: {part['users']}",
-                metric,
-                *(_both(summary["slices"][name].get("metrics"), metric) for summary in told),
-            )
-    console.print(table)
+    for metric in SLICE_METRICS:
+        table = _narrow_table(f"{metric} by slice", "/".join(PROTOCOLS), *names)
+        for name, part in told[0]["slices"].items():
+            parts = [summary["slices"][name].get("metrics") for summary in told]
+            table.add_row(f"{name}: {part['users']}", *(_both(part, metric) for part in parts))
+        console.print(table)
     _print_absent(told[0])
 
 
@@ -67,8 +54,10 @@ def print_comparison(comparison: dict[str, Any]) -> None:
 
 
 def _difference_table(title: str, comparison: dict[str, Any]) -> Table:
-    table = Table("protocol", "metric", *comparison["models"], title=title, box=box.SIMPLE_HEAD)
-    # Folder names are what gives way where the console is narrow.
+    table = Table("protocol", "metric", title=title, box=box.SIMPLE_HEAD)
+    # Names, of folders maybe, are what gives way where the console is narrow.
+    for name in comparison["models"]:
+        table.add_column(name, overflow="fold")
     table.add_column("difference (95 % interval)", no_wrap=True)
     for cells in _rows(comparison):
         table.add_row(*cells)
@@ -83,10 +72,15 @@ def _rows(comparison: dict[str, Any]) -> Iterator[list[str]]:
             yield [protocol, name, *values, _interval(difference)]
 
 
+def _narrow_table(title: str, *columns: str) -> Table:
+    """Makes a table in which four models fit into 80 characters."""
+    return Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def _both(metrics: dict[str, dict[str, float]] | None, name: str) -> str:
     if metrics is None:
         return "-"
-    return " / ".join(f"{metrics[protocol][name]:.4f}" for protocol in PROTOCOLS)
+    return "/".join(f"{metrics[protocol][name]:.4f}" for protocol in PROTOCOLS)
 
 
 def _interval(difference: dict[str, float]) -> str:

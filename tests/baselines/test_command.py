@@ -30,7 +30,7 @@ def test_every_baseline_is_saved_and_printed(tested):
         assert told["users"] == 30
         assert name in printed
         values = told["metrics"]
-        assert f"{values['unmasked']['mrr@20']:.4f} /" in printed
+        assert f"{values['unmasked']['mrr@20']:.4f}/" in printed
     run = json.loads((output / "run.json").read_text())
     assert list(run["seconds"]) == names
     assert run["data"]["users"] == 30

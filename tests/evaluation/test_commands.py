@@ -19,7 +19,7 @@ def test_train_saves_the_ranks_behind_its_table(trained):
     for evaluation in saved:
         told = metrics["models"][evaluation.name]
         assert evaluation.summary()["metrics"] == told
-        assert f"{told['unmasked']['ndcg@10']:.4f} / {told['masked']['ndcg@10']:.4f}" in printed
+        assert f"{told['unmasked']['ndcg@10']:.4f}/{told['masked']['ndcg@10']:.4f}" in printed
     assert "short: " in printed
 
 
