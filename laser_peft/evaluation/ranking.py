@@ -80,11 +80,11 @@ def ranks_of_scores(
     ranks = torch.zeros(len(targets), 2, dtype=torch.int64, device=device)
     for start in range(0, num_items, chunk_items):
         chunk = scores.of_range(start, min(start + chunk_items, num_items))
-        if not torch.isfinite(chunk).all():
+        if not all(bound.isfinite() for bound in chunk.aminmax()):  # of a NaN both are NaN
             raise ValueError("scores must be finite, got NaN or infinity; has training diverged?")
         not_after = chunk >= target_scores  # (B, chunk)
         out = _picked(not_after, excluded - 1 - start)
-        competing = not_after.sum(1) - out[:, 0].long()
+        competing = not_after.sum(1, dtype=torch.int32) - out[:, 0].int()
         ranks += torch.stack([competing, competing - out[:, 1:].sum(1)], dim=1)
     ranks[:, 1].masked_fill_((seen == targets[:, None]).any(1), MISS)
     return ranks
