@@ -1,10 +1,10 @@
 """The main job: raw logs to a SASRec, to an adapter that reads it, to an honest table.
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
-``recommender/``, ``metrics.json`` and the Trainer's ``checkpoints/``.
+``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json`` and the
+Trainer's ``checkpoints/``.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from laser_peft.collaborative import SASRecModel
 from laser_peft.comparison import evaluate
-from laser_peft.data import (
-    Catalogue,
-    Histories,
-    LogReport,
-    LogSource,
-    Split,
-    describe_data,
-    leave_one_out,
-)
+from laser_peft.data import Catalogue, LogReport, LogSource, Split
+from laser_peft.evaluation import compare
+from laser_peft.experiment import Experiment
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.runs import check_output, last_checkpoint, save_whole, start_or_check, write_json
 from laser_peft.training import (
@@ -60,7 +54,7 @@ def train(
     resume: bool = False,
     on_data: Callable[[LogReport, dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Runs the whole path; returns what :func:`laser_peft.comparison.evaluate` says of the test.
+    """Runs the whole path; returns what :func:`laser_peft.evaluation.compare` says of the test.
 
     Args:
         run: what to train on and how.
@@ -85,20 +79,14 @@ def train(
         dtype="bfloat16" if run.laser.bf16 else "float32",
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
-    log = run.interactions.read(catalogue)
-    histories = Histories.from_interactions(log, catalogue)
-    split = leave_one_out(histories)
-    if not split.num_training_pairs:
-        raise ValueError(
-            f"none of {len(histories)} users has two items left to train on after leave-one-out; "
-            "training needs users with at least 4 events"
-        )
+    experiment = Experiment.read(run.interactions, catalogue)
+    experiment.check_trainable()
+    split, judge = experiment.split, experiment.judge
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    data = describe_data(catalogue, histories, split)
-    start_or_check(output, run, data | {"log": log.report.to_dict()})
+    start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
     if on_data is not None:
-        on_data(log.report, data)
+        on_data(experiment.report, experiment.data)
 
     started = time.monotonic()
     sasrec_folder = _sasrec(run, catalogue, split, output)
@@ -124,7 +112,10 @@ def train(
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
         save_whole(recommender, folder)
     laser_done = time.monotonic()
-    metrics = evaluate(recommender, split)
+    evaluations = evaluate(recommender, judge)
+    for evaluation in evaluations:
+        evaluation.save(output / "evaluation" / evaluation.name)
+    metrics = compare(*evaluations)
     metrics["seconds"] = {
         "sasrec": round(sasrec_done - started, 1),
         "laser": round(laser_done - sasrec_done, 1),

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,6 +23,9 @@ Interactions = Annotated[
         help="Log of interactions, one row each: .csv, .jsonl, .json (also .gz, .zst) or .parquet; "
         "a file, a folder of parts, a quoted glob, or hf://datasets/owner/name#split."
     ),
+]
+Items = Annotated[
+    str, typer.Option(help="Items, one row each: an id, a title and any further attributes.")
 ]
 UserColumn = Annotated[str, typer.Option(help="Column of the log that says who.")]
 ItemColumn = Annotated[str, typer.Option(help="Column of log and items that says what.")]
@@ -63,3 +67,13 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return wrapped
+
+
+def check_new(folder: Path) -> None:
+    """Makes sure that nothing is overwritten.
+
+    Raises:
+        FileExistsError: if the folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and not empty; choose another folder")

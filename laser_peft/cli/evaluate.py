@@ -1,5 +1,6 @@
 """``laser-peft evaluate``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +14,11 @@ from .base import (
     TimeUnit,
     UserColumn,
     app,
+    check_new,
     says_what_is_wrong,
 )
-from .tables import print_metrics
+from .reports import print_report
+from .tables import print_differences, print_evaluations
 
 
 @app.command()
@@ -23,6 +26,10 @@ from .tables import print_metrics
 def evaluate(
     recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
     interactions: Interactions,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the ranks of both, user by user; see `compare`."),
+    ] = None,
     user_column: UserColumn = "user_id",
     item_column: ItemColumn = "item_id",
     time_column: TimeColumn = "timestamp",
@@ -32,12 +39,14 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Users at a time.")] = 64,
 ) -> None:
     """Rank every user's last item over the whole catalogue, beside the SASRec it reads."""
-    from laser_peft.comparison import evaluate as compare
-    from laser_peft.data import Histories, LogSource, leave_one_out
+    from laser_peft.comparison import evaluate as evaluate_both
+    from laser_peft.data import LogSource
+    from laser_peft.evaluation import compare
+    from laser_peft.experiment import Experiment
     from laser_peft.recommender import LaserRecommender
 
-    from .reports import print_report
-
+    if output is not None:
+        check_new(output)
     loaded = LaserRecommender.from_pretrained(recommender)
     source = LogSource(
         interactions,
@@ -48,7 +57,11 @@ def evaluate(
         drop_bad_rows,
         drop_duplicates,
     )
-    log = source.read(loaded.catalogue)
-    print_report(log.report)
-    split = leave_one_out(Histories.from_interactions(log, loaded.catalogue))
-    print_metrics(compare(loaded, split, batch_size=batch_size))
+    experiment = Experiment.read(source, loaded.catalogue)
+    print_report(experiment.report, experiment.data)
+    evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)
+    if output is not None:
+        for evaluation in evaluations:
+            evaluation.save(output / evaluation.name)
+    print_evaluations(evaluations)
+    print_differences(compare(*evaluations))

@@ -10,6 +10,7 @@ from .base import (
     DropDuplicates,
     Interactions,
     ItemColumn,
+    Items,
     TimeColumn,
     TimeUnit,
     UserColumn,
@@ -17,17 +18,15 @@ from .base import (
     console,
     says_what_is_wrong,
 )
-from .tables import print_metrics
+from .reports import print_report
+from .tables import print_differences, print_evaluations
 
 
 @app.command()
 @says_what_is_wrong
 def train(
     interactions: Interactions,
-    items: Annotated[
-        str,
-        typer.Option(help="Items, one row each: an id, a title and any further attributes."),
-    ],
+    items: Items,
     llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     output: Annotated[Path, typer.Option(help="New folder for everything the run makes.")],
     user_column: UserColumn = "user_id",
@@ -73,9 +72,8 @@ def train(
     The last item of every user is the test target, the one before chooses the best step.
     """
     from laser_peft import pipeline
+    from laser_peft.evaluation import Evaluation
     from laser_peft.training import LaserSettings, SASRecSettings
-
-    from .reports import print_report
 
     run = pipeline.TrainRun(
         interactions=pipeline.LogSource(
@@ -110,6 +108,8 @@ def train(
         ),
     )
     metrics = pipeline.train(run, output, resume=resume, on_data=print_report)
-    print_metrics(metrics)
+    tested = [Evaluation.load(output / "evaluation" / name) for name in metrics["models"]]
+    print_evaluations(tested)
+    print_differences(metrics)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
     console.print(f"Time: {seconds}. Saved: {output / 'recommender'}", soft_wrap=True)

@@ -64,6 +64,19 @@ def mrr_at(k: int, ranks: np.ndarray) -> np.ndarray:
 METRICS = {"hr": hr_at, "ndcg": ndcg_at, "mrr": mrr_at}
 
 
+def per_user(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
+    """Every metric of every user, under names like ``ndcg@10``.
+
+    Args:
+        ranks: ``(users,)`` int, 0 = first.
+        cutoffs: every metric is taken at each of them.
+
+    Returns:
+        ``(users,)`` float64 by name.
+    """
+    return {f"{name}@{k}": metric(k, ranks) for name, metric in METRICS.items() for k in cutoffs}
+
+
 def summarise(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Means over users, under names like ``ndcg@10``.
 
@@ -76,8 +89,4 @@ def summarise(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, 
     """
     if ranks.size == 0:
         raise ValueError("no users to summarise: the split has no test users; is the log empty?")
-    return {
-        f"{name}@{k}": float(metric(k, ranks).mean())
-        for name, metric in METRICS.items()
-        for k in cutoffs
-    }
+    return {name: float(values.mean()) for name, values in per_user(ranks, cutoffs).items()}

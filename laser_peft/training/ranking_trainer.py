@@ -111,7 +111,7 @@ def rank_dataset(model: nn.Module, dataset: Dataset, *, batch_size: int) -> np.n
     Args:
         model: see the head of this file.
         dataset: examples with ``input_ids``, ``labels`` and ``seen``.
-        batch_size: examples at a time; memory is this times the catalogue.
+        batch_size: examples at a time; the catalogue is scored for so many in chunks.
 
     Returns:
         ``(users, 2)`` int64 ranks in the order of the dataset, a column for each protocol.

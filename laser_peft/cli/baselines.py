@@ -1,0 +1,78 @@
+"""``laser-peft baselines``."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import (
+    DropBadRows,
+    DropDuplicates,
+    Interactions,
+    ItemColumn,
+    Items,
+    TimeColumn,
+    TimeUnit,
+    UserColumn,
+    app,
+    check_new,
+    console,
+    says_what_is_wrong,
+)
+from .reports import print_report
+from .tables import print_evaluations
+
+
+@app.command()
+@says_what_is_wrong
+def baselines(
+    interactions: Interactions,
+    items: Items,
+    output: Annotated[Path, typer.Option(help="New folder; each baseline gets one in it.")],
+    llm: Annotated[
+        str | None,
+        typer.Option(help="Language model for nearest neighbours of the items' texts."),
+    ] = None,
+    sasrec: Annotated[
+        str | None, typer.Option(help="Folder of a trained SASRec to test beside them.")
+    ] = None,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    time_column: TimeColumn = "timestamp",
+    time_unit: TimeUnit = "s",
+    drop_bad_rows: DropBadRows = False,
+    drop_duplicates: DropDuplicates = False,
+) -> None:
+    """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec."""
+    from laser_peft.baselines import run_baselines
+    from laser_peft.data import Catalogue, LogSource
+    from laser_peft.experiment import Experiment
+
+    check_new(output)
+    catalogue = Catalogue.read(items, item_column=item_column)
+    source = LogSource(
+        interactions,
+        user_column,
+        item_column,
+        time_column or None,
+        time_unit,
+        drop_bad_rows,
+        drop_duplicates,
+    )
+    experiment = Experiment.read(source, catalogue)
+    print_report(experiment.report, experiment.data)
+    judge = experiment.judge
+    evaluations, seconds = [], {}
+    started = time.monotonic()
+    for evaluation in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
+        evaluation.save(output / evaluation.name)
+        evaluations.append(evaluation)
+        seconds[evaluation.name] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+    told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
+    (output / "run.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    print_evaluations(evaluations)
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    console.print(f"Time: {times}. Saved: {output}", soft_wrap=True)
