@@ -1,0 +1,289 @@
+r"""Times one full-softmax training epoch of our SASRec against RecTools', in turns, in one process.
+
+    pip install -e ".[rectools]"
+    python examples/benchmarks/sasrec_epoch.py --repeats 3
+    python examples/benchmarks/sasrec_epoch.py --users 2000 --repeats 3
+    python examples/benchmarks/sasrec_epoch.py --interactions interactions.csv.gz
+
+Without ``--interactions`` the log is generated, of the shape of Amazon Beauty: 22,363 users with 5
+events or more, 12,101 items, about 198,500 events. Both read the same training histories (the last
+two events of everyone are held out), 50 positions, the same width, blocks, heads, dropout and
+users a step, float32, and score the same number of items: those that no drawn user has had are
+rows in RecTools' table too. Every epoch is the first one of a fresh model.
+
+What is timed is each trainer's own epoch, from its begin to its end: batches, forward, loss,
+backward and optimizer. Reading and preparing the log, building the model, evaluation and
+checkpoints are outside; ``call`` is the whole call with them.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytorch_lightning as lightning
+import torch
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
+from transformers import Trainer, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from laser_peft.data import Catalogue, Histories, Split, leave_one_out, read_interactions
+from laser_peft.training import SASRecSettings, train_sasrec
+
+BEAUTY_USERS, BEAUTY_ITEMS = 22_363, 12_101
+POSITIONS, DROPOUT, LEARNING_RATE = 50, 0.2, 1e-3
+PACKAGES = ("laser-peft", "torch", "transformers", "rectools", "pytorch-lightning", "numpy")
+
+
+class Clock:
+    """Adds up the seconds that epochs take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        """An epoch begins."""
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        """An epoch ends."""
+        self.seconds += time.perf_counter() - self.started
+
+
+class OurClock(TrainerCallback):
+    """Reads the clock where transformers' Trainer begins and ends an epoch."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
+        """Starts it."""
+        self.clock.start()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        """Stops it: before the epoch's evaluation and checkpoint."""
+        self.clock.stop()
+
+
+class TheirClock(lightning.Callback):
+    """Reads the clock where Lightning begins and ends an epoch."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        """Starts it."""
+        self.clock.start()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        """Stops it."""
+        self.clock.stop()
+
+
+@contextmanager
+def clocked_trainer(clock: Clock) -> Iterator[None]:
+    """Puts the clock into every Trainer that is made inside."""
+    original = Trainer.__init__
+
+    def init(self: Trainer, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)
+        self.add_callback(OurClock(clock))
+
+    with patch.object(Trainer, "__init__", init):
+        yield
+
+
+def make_histories(random: np.random.Generator) -> Histories:
+    """Draws a log of Beauty's shape: long tails of users and of items, nothing had twice."""
+    lengths = 5 + np.minimum(random.lognormal(0.75, 1.2, BEAUTY_USERS), 195).astype(np.int64)
+    popularity = random.lognormal(0.0, 1.0, BEAUTY_ITEMS)
+    popularity /= popularity.sum()
+    items = [
+        random.choice(BEAUTY_ITEMS, length, replace=False, p=popularity) + 1 for length in lengths
+    ]
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    return Histories(np.concatenate(items), offsets, [str(user) for user in range(BEAUTY_USERS)])
+
+
+def read_histories(path: str, time_column: str) -> tuple[Histories, int]:
+    """Reads a log; the catalogue is the items in it. Returns the histories and how many items."""
+    log = read_interactions(path, time_column=time_column or None)
+    catalogue = Catalogue(log.select(pl.col("item_id").unique(maintain_order=True)))
+    return Histories.from_interactions(log, catalogue), len(catalogue)
+
+
+def draw_users(split: Split, count: int | None, random: np.random.Generator) -> Split:
+    """Keeps some users to train on, and one to validate on: evaluation is not what is timed."""
+    histories = split.train_histories
+    if count is not None and count < len(histories):
+        histories = [histories[user] for user in random.permutation(len(histories))[:count]]
+    return replace(split, train_histories=histories, validation=split.validation[:1])
+
+
+def our_epoch(split: Split, num_items: int, sizes: argparse.Namespace, seed: int) -> Clock:
+    """Trains our SASRec for one epoch."""
+    clock = Clock()
+    settings = SASRecSettings(
+        hidden_size=sizes.width,
+        num_hidden_layers=sizes.blocks,
+        num_attention_heads=sizes.heads,
+        dropout=DROPOUT,
+        epochs=1,
+        batch_size=sizes.batch_size,
+        learning_rate=LEARNING_RATE,
+    )
+    with tempfile.TemporaryDirectory() as folder, clocked_trainer(clock):
+        train_sasrec(split, num_items, folder, settings, max_items=POSITIONS, seed=seed)
+    return clock
+
+
+def their_dataset(split: Split) -> Dataset:
+    """Gives the training histories to RecTools, in order of time."""
+    histories = split.train_histories
+    lengths = [len(history) for history in histories]
+    days = np.concatenate([np.arange(length) for length in lengths])
+    frame = {
+        Columns.User: np.repeat(np.arange(len(histories)), lengths),
+        Columns.Item: np.concatenate(histories),
+        Columns.Weight: 1.0,
+        Columns.Datetime: pd.Timestamp(2024, 1, 1) + pd.to_timedelta(days, unit="D"),
+    }
+    return Dataset.construct(pd.DataFrame(frame))
+
+
+def with_all_items(split: Split, num_items: int) -> type[SASRecDataPreparator]:
+    """Returns a preparator whose table also has the items that no training history holds."""
+    present = np.unique(np.concatenate([h for h in split.train_histories if len(h) > 1]))
+    absent = np.setdiff1d(np.arange(1, num_items + 1), present)
+
+    class AllItems(SASRecDataPreparator):
+        item_extra_tokens = ("PAD", *(f"absent {item}" for item in absent))
+
+    return AllItems
+
+
+def their_epoch(
+    dataset: Dataset,
+    preparator: type[SASRecDataPreparator],
+    num_items: int,
+    sizes: argparse.Namespace,
+    seed: int,
+) -> Clock:
+    """Trains RecTools' SASRec for one epoch, without logging, checkpoints and progress."""
+    clock = Clock()
+    lightning.seed_everything(seed, verbose=False)
+    model = SASRecModel(
+        n_factors=sizes.width,
+        n_blocks=sizes.blocks,
+        n_heads=sizes.heads,
+        dropout_rate=DROPOUT,
+        session_max_len=POSITIONS,
+        batch_size=sizes.batch_size,
+        loss="softmax",
+        lr=LEARNING_RATE,
+        data_preparator_type=preparator,
+        get_trainer_func=lambda: lightning.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[TheirClock(clock)],
+        ),
+    )
+    model.fit(dataset)
+    rows = model.torch_model.item_model.n_items
+    if rows != num_items + 1:
+        raise ValueError(f"RecTools scored {rows - 1} items, and {num_items} were meant")
+    return clock
+
+
+def measure(epoch: Callable[[int], Clock], seed: int) -> tuple[float, float]:
+    """Returns the seconds of the epoch and of the whole call."""
+    started = time.perf_counter()
+    clock = epoch(seed)
+    return clock.seconds, time.perf_counter() - started
+
+
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--interactions", help="a log to read instead of the generated one")
+    parser.add_argument("--time-column", default="timestamp", help="'' if rows are in order")
+    parser.add_argument("--users", type=int, help="train on so many, drawn at random")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures and prints."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    random = np.random.default_rng(arguments.seed)
+    if arguments.interactions:
+        histories, num_items = read_histories(arguments.interactions, arguments.time_column)
+    else:
+        histories, num_items = make_histories(random), BEAUTY_ITEMS
+    everyone = leave_one_out(histories)
+    split = draw_users(everyone, arguments.users, random)
+    dataset, preparator = their_dataset(split), with_all_items(split, num_items)
+    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} used")
+    print(
+        f"{len(split.train_histories)} of {len(everyone.train_histories)} users, {num_items} "
+        f"items, {split.num_training_pairs} training pairs; {arguments.width} wide, "
+        f"{arguments.blocks} blocks, {arguments.heads} heads, {POSITIONS} positions, "
+        f"{arguments.batch_size} users a step"
+    )
+    epochs = {
+        "ours": partial(our_epoch, split, num_items, arguments),
+        "RecTools": partial(their_epoch, dataset, preparator, num_items, arguments),
+    }
+    few = draw_users(split, 2 * arguments.batch_size, random)
+    our_epoch(few, num_items, arguments, 0)  # what happens once a process is not what is timed
+    their_epoch(their_dataset(few), with_all_items(few, num_items), num_items, arguments, 0)
+    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    for repeat in range(arguments.repeats):
+        for name, epoch in epochs.items():
+            taken, call = measure(epoch, arguments.seed + repeat)
+            seconds[name].append(taken)
+            print(f"repeat {repeat + 1}  {name:8}  epoch {taken:8.2f} s   call {call:8.2f} s")
+    for name, taken in seconds.items():
+        print(
+            f"{name:8}  median {statistics.median(taken):.2f} s an epoch "
+            f"({min(taken):.2f} to {max(taken):.2f})"
+        )
+    ratios = [theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)]
+    print(
+        f"RecTools / ours: {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
