@@ -8,7 +8,7 @@ r"""Times one full-softmax training epoch of our SASRec against RecTools', in tu
 Without ``--interactions`` the log is generated, of the shape of Amazon Beauty: 22,363 users with 5
 events or more, 12,101 items, about 198,500 events. Both read the same training histories (the last
 two events of everyone are held out), 50 positions, the same width, blocks, heads, dropout and
-users a step, float32, and score the same number of items: those that no drawn user has had are
+users a step, float32, and score the same number of items: those that training does not read are
 rows in RecTools' table too. Every epoch is the first one of a fresh model.
 
 What is timed is each trainer's own epoch, from its begin to its end: batches, forward, loss,
@@ -25,10 +25,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from io import StringIO
 from unittest.mock import patch
 
 import numpy as np
@@ -41,14 +42,14 @@ from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
 from transformers import Trainer, TrainerCallback
-from transformers.utils import logging as transformers_logging
 
+import laser_peft
 from laser_peft.data import Catalogue, Histories, Split, leave_one_out, read_interactions
 from laser_peft.training import SASRecSettings, train_sasrec
 
 BEAUTY_USERS, BEAUTY_ITEMS = 22_363, 12_101
 POSITIONS, DROPOUT, LEARNING_RATE = 50, 0.2, 1e-3
-PACKAGES = ("laser-peft", "torch", "transformers", "rectools", "pytorch-lightning", "numpy")
+PACKAGES = ("torch", "transformers", "rectools", "pytorch-lightning", "numpy")
 
 
 class Clock:
@@ -168,8 +169,9 @@ def their_dataset(split: Split) -> Dataset:
 
 
 def with_all_items(split: Split, num_items: int) -> type[SASRecDataPreparator]:
-    """Returns a preparator whose table also has the items that no training history holds."""
-    present = np.unique(np.concatenate([h for h in split.train_histories if len(h) > 1]))
+    """Returns a preparator whose table also has the items that training does not read."""
+    read = [history[-(POSITIONS + 1) :] for history in split.train_histories if len(history) > 1]
+    present = np.unique(np.concatenate(read))
     absent = np.setdiff1d(np.arange(1, num_items + 1), present)
 
     class AllItems(SASRecDataPreparator):
@@ -186,7 +188,6 @@ def their_epoch(
     seed: int,
 ) -> Clock:
     """Trains RecTools' SASRec for one epoch, without logging, checkpoints and progress."""
-    clock = Clock()
     lightning.seed_everything(seed, verbose=False)
     model = SASRecModel(
         n_factors=sizes.width,
@@ -205,20 +206,22 @@ def their_epoch(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[TheirClock(clock)],
+            callbacks=[TheirClock(Clock())],
         ),
     )
     model.fit(dataset)
     rows = model.torch_model.item_model.n_items
     if rows != num_items + 1:
         raise ValueError(f"RecTools scored {rows - 1} items, and {num_items} were meant")
-    return clock
+    # fit() trains with a copy of the trainer, clock and all.
+    return next(c.clock for c in model.fit_trainer.callbacks if isinstance(c, TheirClock))
 
 
 def measure(epoch: Callable[[int], Clock], seed: int) -> tuple[float, float]:
-    """Returns the seconds of the epoch and of the whole call."""
+    """Returns the seconds of the epoch and of the whole call; keeps what it prints to itself."""
     started = time.perf_counter()
-    clock = epoch(seed)
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        clock = epoch(seed)
     return clock.seconds, time.perf_counter() - started
 
 
@@ -244,7 +247,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
     random = np.random.default_rng(arguments.seed)
     if arguments.interactions:
         histories, num_items = read_histories(arguments.interactions, arguments.time_column)
@@ -253,7 +255,8 @@ def main() -> None:
     everyone = leave_one_out(histories)
     split = draw_users(everyone, arguments.users, random)
     dataset, preparator = their_dataset(split), with_all_items(split, num_items)
-    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    others = [f"{name} {version(name)}" for name in PACKAGES]
+    print(", ".join([f"laser_peft {laser_peft.__version__}", *others]))
     print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} used")
     print(
         f"{len(split.train_histories)} of {len(everyone.train_histories)} users, {num_items} "
@@ -266,8 +269,10 @@ def main() -> None:
         "RecTools": partial(their_epoch, dataset, preparator, num_items, arguments),
     }
     few = draw_users(split, 2 * arguments.batch_size, random)
-    our_epoch(few, num_items, arguments, 0)  # what happens once a process is not what is timed
-    their_epoch(their_dataset(few), with_all_items(few, num_items), num_items, arguments, 0)
+    rows = with_all_items(few, num_items)
+    # What happens once a process is not what is timed.
+    measure(partial(our_epoch, few, num_items, arguments), 0)
+    measure(partial(their_epoch, their_dataset(few), rows, num_items, arguments), 0)
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for repeat in range(arguments.repeats):
         for name, epoch in epochs.items():
