@@ -1,16 +1,13 @@
-"""Our metrics are RecTools' metrics; skipped where RecTools is not installed.
+"""Our metrics are those of RecTools and RecBole; skipped where they are not installed.
 
-    pip install "rectools>=0.19"
-    python -m pytest tests/evaluation/test_against_rectools.py
-
-docs/evaluation-parity.md keeps what it said. RecTools' pins do not fit those of this project's
-development environment (numpy below 2), so it needs one of its own.
+docs/evaluation-parity.md says how to install them, why CI does not, and what this said.
 """
 
 import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from laser_peft.evaluation import hr_at, mrr_at, ndcg_at, summarise
 from laser_peft.evaluation.metrics import CUTOFFS
@@ -75,3 +72,19 @@ def test_ndcg_without_the_normalisation_differs_by_the_gain_of_k_targets(ranks, 
     plain = NDCG(k=k).calc(*tables)
     gain_of_k_targets = (1 / np.log2(np.arange(2, k + 2))).sum()
     assert summarise(ranks)[f"ndcg@{k}"] == pytest.approx(plain * gain_of_k_targets, abs=1e-9)
+
+
+@pytest.mark.parametrize(("theirs", "name"), [("Hit", "hr"), ("NDCG", "ndcg"), ("MRR", "mrr")])
+def test_recbole_says_the_same_of_the_same_lists(theirs, name, ranks, tables, monkeypatch):
+    metrics = pytest.importorskip("recbole.evaluator.metrics")
+    monkeypatch.setattr(np, "float", float, raising=False)  # RecBole 1.2.1 still reads this name
+    reco, targets = tables
+    longest = max(CUTOFFS)
+    listed = reco[reco[Columns.Rank] <= longest][Columns.Item].to_numpy().reshape(USERS, longest)
+    hits = listed == targets[Columns.Item].to_numpy()[:, None]
+    rows = torch.from_numpy(np.column_stack([hits, np.ones(USERS)]).astype(np.int64))
+    metric = getattr(metrics, theirs)({"metric_decimal_place": 15, "topk": CUTOFFS})
+    expected = metric.calculate_metric({"rec.topk": rows})
+    for k in CUTOFFS:
+        value = summarise(ranks)[f"{name}@{k}"]
+        assert value == pytest.approx(expected[f"{theirs.lower()}@{k}"], abs=1e-9)
