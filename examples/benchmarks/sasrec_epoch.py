@@ -228,7 +228,7 @@ def measure(epoch: Callable[[int], Clock], seed: int) -> tuple[Clock, float]:
 def summary(name: str, values: Sequence[float], unit: str) -> str:
     """Writes a median and its spread."""
     low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{name}: median {middle:.2f}{unit} ({low:.2f} to {high:.2f})"
+    return f"{name:26} median {middle:.2f}{unit} ({low:.2f} to {high:.2f})"
 
 
 def parse() -> argparse.Namespace:
@@ -290,8 +290,8 @@ def main() -> None:
             )
     for kind in ("wall", "processor"):
         ours, theirs = ([getattr(clock, kind) for clock in clocks[name]] for name in epochs)
-        print(summary(f"{kind:9}  ours      ", ours, " s"))
-        print(summary(f"{kind:9}  RecTools  ", theirs, " s"))
+        print(summary(f"{kind:9}  ours", ours, " s"))
+        print(summary(f"{kind:9}  RecTools", theirs, " s"))
         ratios = [second / first for first, second in zip(ours, theirs, strict=True)]
         print(summary(f"{kind:9}  RecTools / ours", ratios, "x"))
 
