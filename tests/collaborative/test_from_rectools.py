@@ -56,6 +56,20 @@ def test_every_score_is_that_of_rectools(trained, catalogue_ids):
     assert example.largest_difference(model, log, encoder, catalogue_ids) < 1e-5
 
 
+def test_item_features_become_part_of_the_table(tmp_path):
+    log = example.make_log()
+    features = example.pd.DataFrame(
+        [(item, "kind", f"kind {place % 3}") for place, item in enumerate(log["item_id"].unique())],
+        columns=["id", "feature", "value"],
+    )
+    dataset = example.Dataset.construct(log, item_features_df=features, cat_item_features=["kind"])
+    model = example.SASRecModel(n_factors=32, session_max_len=example.PLACES, epochs=1)
+    model.fit(dataset)
+    ids = sorted(log["item_id"].unique())
+    encoder = example.convert(model, ids)
+    assert example.largest_difference(model, log, encoder, ids) < 1e-5
+
+
 def test_another_order_of_items_would_show(trained, catalogue_ids):
     log, model = trained
     encoder = example.convert(model, catalogue_ids)
