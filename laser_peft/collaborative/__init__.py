@@ -6,13 +6,36 @@ An encoder is any transformers model that AutoModel can load and that
   * holds its item table in ``get_input_embeddings()``: ``N + 1`` rows, row 0 for padding.
 
 A user's own vector is the state at the newest item; its dot product with a row scores that item.
+:func:`check_encoder` tries a model; ``docs/encoders.md`` has the whole list.
 """
 
 from transformers import AutoConfig, AutoModel
 
+from .conformance import check_encoder
+from .item_vector_files import align_item_vectors, read_item_vectors
+from .item_vectors import ItemVectorConfig, ItemVectorEncoder
+from .output import EncoderOutput
+from .rectools import RecToolsSASRecConfig, RecToolsSASRecModel
 from .sasrec import SASRecConfig, SASRecModel, SASRecOutput
 
-AutoConfig.register(SASRecConfig.model_type, SASRecConfig, exist_ok=True)
-AutoModel.register(SASRecConfig, SASRecModel, exist_ok=True)
+for _config, _model in (
+    (SASRecConfig, SASRecModel),
+    (ItemVectorConfig, ItemVectorEncoder),
+    (RecToolsSASRecConfig, RecToolsSASRecModel),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
 
-__all__ = ["SASRecConfig", "SASRecModel", "SASRecOutput"]
+__all__ = [
+    "EncoderOutput",
+    "ItemVectorConfig",
+    "ItemVectorEncoder",
+    "RecToolsSASRecConfig",
+    "RecToolsSASRecModel",
+    "SASRecConfig",
+    "SASRecModel",
+    "SASRecOutput",
+    "align_item_vectors",
+    "check_encoder",
+    "read_item_vectors",
+]
