@@ -1,6 +1,6 @@
 """The command ``laser-peft``; one file a command, each thin."""
 
-from . import evaluate, recommend, train
+from . import download, evaluate, recommend, train
 from .base import app
 
-__all__ = ["app", "evaluate", "recommend", "train"]
+__all__ = ["app", "download", "evaluate", "recommend", "train"]
