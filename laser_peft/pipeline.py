@@ -24,6 +24,7 @@ from laser_peft.comparison import evaluate
 from laser_peft.data import (
     Catalogue,
     Histories,
+    PromptTemplate,
     Split,
     leave_one_out,
     read_interactions,
@@ -71,6 +72,8 @@ class TrainRun:
     seed: int = 0
     max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
     max_items: int = 50  # longest history that the encoder reads
+    prompt: PromptTemplate = PromptTemplate()
+    chat_template: bool = False  # put the prompt into the tokenizer's chat template
     adapter: dict[str, Any] = field(default_factory=dict)  # fields of BiTuningConfig
     sasrec: SASRecSettings = SASRecSettings()
     laser: LaserSettings = LaserSettings()
@@ -103,7 +106,9 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
     llm_name = _absolute_if_local(run.llm)
+    tokenizer = AutoTokenizer.from_pretrained(llm_name)
     config = RecommenderConfig(
+        prompt=run.prompt.in_chat(tokenizer) if run.chat_template else run.prompt,
         max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens),
         max_items=run.max_items,
         dtype="bfloat16" if run.laser.bf16 else "float32",
@@ -116,7 +121,6 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
             f"none of {len(histories)} users has two items left to train on after leave-one-out; "
             "training needs users with at least 4 events"
         )
-    tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
     _start_or_check(output, run, describe_data(catalogue, histories, split))
 

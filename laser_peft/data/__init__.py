@@ -3,6 +3,7 @@
 from .catalogue import Catalogue
 from .collator import PaddingCollator
 from .interactions import read_interactions
+from .prompt_template import PromptTemplate
 from .prompts import PromptBuilder
 from .sequences import Histories, Split, leave_one_out
 
@@ -11,6 +12,7 @@ __all__ = [
     "Histories",
     "PaddingCollator",
     "PromptBuilder",
+    "PromptTemplate",
     "Split",
     "leave_one_out",
     "read_interactions",
