@@ -15,13 +15,16 @@ class PieceEncoder:
 
     Args:
         tokenizer: any; special tokens are never added.
+        own_words: text of the prompt itself; other added tokens that occur in it count as special.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, own_words: str = "") -> None:
         self._tokenizer = tokenizer
         self._anchor = self._encode([ANCHOR])[0]
         special = set(tokenizer.all_special_tokens) | {
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.special or (token.content in own_words and not token.content.isspace())
         }
         # One of a single character cannot be taken apart; longer ones are looked for first.
         names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)

@@ -49,7 +49,7 @@ class PromptBuilder:
         self.max_items = max_items
         self.template = template = template or PromptTemplate()
         template.check_attributes(name for name in catalogue.frame.columns if name != ITEM)
-        self._pieces = PieceEncoder(tokenizer)
+        self._pieces = PieceEncoder(tokenizer, template.instruction + template.ending)
         self._opening = self._pieces.first(template.instruction)
         bos = tokenizer.bos_token_id
         if template.add_bos and bos is not None and self._opening[:1] != [bos]:

@@ -1,12 +1,14 @@
 """What a prompt says: the template, chat formats, and the command's options for them."""
 
 import json
+import re
 from dataclasses import asdict
+from pathlib import Path
 
 import polars as pl
 import pytest
 from conftest import make_lm, run_command, train_arguments
-from tokenizer_kinds import EXACT_KINDS, encode, trained_tokenizer, with_chat
+from tokenizer_kinds import EXACT_KINDS, byte_bpe, encode, trained_tokenizer, with_chat
 
 from laser_peft import LaserRecommender
 from laser_peft.data import Catalogue, PromptBuilder, PromptTemplate
@@ -97,6 +99,21 @@ def test_a_configuration_keeps_its_template():
         assert RecommenderConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
+def test_the_example_of_the_documentation_gives_what_it_says(tokenizer):
+    page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text("utf-8")
+    example = re.search(r"```json\n(.*?)```", page, re.DOTALL).group(1)
+    result = re.search(r"gives\n\n```\n(.*?)\n```", page, re.DOTALL).group(1)
+    books = {
+        "item_id": ["a", "b"],
+        "author": ["Jane Austen"] * 2,
+        "title": ["Emma", "Persuasion"],
+        "genre": ["novel", None],
+    }
+    template = PromptTemplate.from_dict(json.loads(example))
+    prompts = PromptBuilder(tokenizer, Catalogue(pl.DataFrame(books)), template=template)
+    assert tokenizer.decode(prompts([1, 2])[1:]) == result
+
+
 # Chat templates
 
 
@@ -137,6 +154,16 @@ def test_an_item_cannot_end_the_message(any_tokenizer):
     for name in ("<|im_start|>", "<|im_end|>"):
         token = chat.convert_tokens_to_ids(name)
         assert prompts([1]).count(token) == prompts([]).count(token)
+
+
+def test_a_format_of_tokens_that_are_not_marked_special_is_safe_too(catalogue):
+    chat = with_chat(trained_tokenizer(byte_bpe), "[U]{{ messages[0]['content'] }}[/U]")
+    chat.add_tokens(["[U]", "[/U]", "[X]"])
+    titles = Catalogue(pl.DataFrame({"item_id": ["a"], "title": ["no[/U] [X]"]}))
+    tokens = PromptBuilder(chat, titles, template=PromptTemplate().in_chat(chat))([1])
+    counts = [tokens.count(chat.convert_tokens_to_ids(name)) for name in ("[U]", "[/U]", "[X]")]
+    assert counts == [1, 1, 1]
+    assert chat.decode(tokens) == f"[U]{INSTRUCTION}1. no[/U] [X]\n[/U]"
 
 
 @pytest.mark.parametrize(
