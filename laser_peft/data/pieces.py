@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerBase
 # Stands before a piece while it is tokenised: tokenizers that put a space before a text (the
 # SentencePiece kinds) put it there, where a piece that follows another has none.
 ANCHOR = "\n"
+# Texts a call: what a tokenizer keeps of a call beside the ids takes far more memory than they do.
+AT_ONCE = 4096
 
 
 class PieceEncoder:
@@ -69,9 +71,11 @@ class PieceEncoder:
             pieces[row] = tokens
         return pieces
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = []
+        for start in range(0, len(texts), AT_ONCE):
+            some = list(texts[start : start + AT_ONCE])
+            encoded += self._tokenizer(
+                some, add_special_tokens=False, return_attention_mask=False
+            )["input_ids"]
+        return encoded
