@@ -106,11 +106,12 @@ def train(run: TrainRun, output: str | Path, *, resume: bool = False) -> dict[st
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
     llm_name = _absolute_if_local(run.llm)
+    max_tokens = _prompt_limit(llm_name, adapter, run.max_tokens)
     tokenizer = AutoTokenizer.from_pretrained(llm_name)
     config = RecommenderConfig(
-        prompt=run.prompt.in_chat(tokenizer) if run.chat_template else run.prompt,
-        max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens),
+        max_tokens=max_tokens,
         max_items=run.max_items,
+        prompt=run.prompt.in_chat(tokenizer) if run.chat_template else run.prompt,
         dtype="bfloat16" if run.laser.bf16 else "float32",
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)

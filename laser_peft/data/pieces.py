@@ -72,10 +72,8 @@ class PieceEncoder:
         return pieces
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        options = {"add_special_tokens": False, "return_attention_mask": False}
         encoded: list[list[int]] = []
         for start in range(0, len(texts), AT_ONCE):
-            some = list(texts[start : start + AT_ONCE])
-            encoded += self._tokenizer(
-                some, add_special_tokens=False, return_attention_mask=False
-            )["input_ids"]
+            encoded += self._tokenizer(list(texts[start : start + AT_ONCE]), **options)["input_ids"]
         return encoded
