@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from laser_peft.collaborative import SASRecModel
 from laser_peft.comparison import evaluate
-from laser_peft.data import Catalogue, LogReport, LogSource, Split
+from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate, Split
 from laser_peft.evaluation import compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
@@ -42,6 +42,8 @@ class TrainRun:
     seed: int = 0
     max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
     max_items: int = 50  # longest history that the encoder reads
+    prompt: PromptTemplate = PromptTemplate()
+    chat_template: bool = False  # put the prompt into the tokenizer's chat template
     adapter: dict[str, Any] = field(default_factory=dict)  # fields of BiTuningConfig
     sasrec: SASRecSettings = SASRecSettings()
     laser: LaserSettings = LaserSettings()
@@ -73,16 +75,18 @@ def train(
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
     llm_name = _absolute_if_local(run.llm)
+    max_tokens = _prompt_limit(llm_name, adapter, run.max_tokens)
+    tokenizer = AutoTokenizer.from_pretrained(llm_name)
     config = RecommenderConfig(
-        max_tokens=_prompt_limit(llm_name, adapter, run.max_tokens),
+        max_tokens=max_tokens,
         max_items=run.max_items,
+        prompt=run.prompt.in_chat(tokenizer) if run.chat_template else run.prompt,
         dtype="bfloat16" if run.laser.bf16 else "float32",
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
     experiment.check_trainable()
     split, judge = experiment.split, experiment.judge
-    tokenizer = AutoTokenizer.from_pretrained(llm_name)
     prompts = config.prompt_builder(tokenizer, catalogue)
     start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
     if on_data is not None:

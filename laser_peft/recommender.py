@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
-from laser_peft.data import Catalogue, PaddingCollator, PromptBuilder
-from laser_peft.data.prompts import INSTRUCTION
+from laser_peft.data import Catalogue, PaddingCollator, PromptBuilder, PromptTemplate
 
 CATALOGUE_FILE = "catalogue.parquet"
 CONFIG_FILE = "recommender_config.json"
@@ -42,14 +41,19 @@ class RecommenderConfig:
     Args:
         max_tokens: longest prompt in tokens.
         max_items: newest items of a history that prompt and collaborative encoder read.
-        instruction: text before the items of a prompt.
+        prompt: what a prompt says around and about the items.
         dtype: precision in which the language model is loaded, a torch dtype's name.
     """
 
     max_tokens: int = 512
     max_items: int = 50
-    instruction: str = INSTRUCTION
+    prompt: PromptTemplate = PromptTemplate()
     dtype: str = "float32"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RecommenderConfig":
+        """Makes a configuration of what JSON holds."""
+        return cls(**values | {"prompt": PromptTemplate.from_dict(values.get("prompt", {}))})
 
     def prompt_builder(
         self, tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue
@@ -60,7 +64,7 @@ class RecommenderConfig:
             catalogue,
             max_tokens=self.max_tokens,
             max_items=self.max_items,
-            instruction=self.instruction,
+            template=self.prompt,
         )
 
 
@@ -118,7 +122,7 @@ class LaserRecommender:
                     f"{folder} has no {name}; a recommender's folder is written by "
                     "LaserRecommender.save_pretrained or laser-peft train"
                 )
-        config = RecommenderConfig(**json.loads((folder / CONFIG_FILE).read_text("utf-8")))
+        config = RecommenderConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text("utf-8")))
         base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if llm is None:
             llm = AutoModelForCausalLM.from_pretrained(base_name, dtype=config.dtype)

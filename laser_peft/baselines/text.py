@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from laser_peft.data import Catalogue, PaddingCollator
-from laser_peft.data.prompts import describe_item
+from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
 from laser_peft.evaluation import DotProducts, Scores
 from laser_peft.masking import mean_over_real
 
@@ -69,7 +68,8 @@ def catalogue_vectors(
     Returns:
         ``(N, H)`` float32 on the CPU; the same row for items of the same text.
     """
-    texts = [describe_item(attributes) for attributes in catalogue.attributes()]
+    describe = PromptTemplate().describe
+    texts = [describe(attributes) for attributes in catalogue.attributes()]
     # Each distinct text is read once: batches of other shapes would set equal texts apart.
     distinct, places = np.unique(texts, return_inverse=True)
     return whiten(text_vectors(lm, tokenizer, distinct.tolist()))[torch.from_numpy(places)]

@@ -63,6 +63,12 @@ def train(
         ),
     ] = None,
     max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
+    prompt: Annotated[
+        Path | None, typer.Option(help="JSON file of what a prompt says: docs/prompts.md.")
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option(help="Put the prompt into the chat template of an instruct model.")
+    ] = False,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable on one machine.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
@@ -72,6 +78,7 @@ def train(
     The last item of every user is the test target, the one before chooses the best step.
     """
     from laser_peft import pipeline
+    from laser_peft.data import PromptTemplate
     from laser_peft.evaluation import Evaluation
     from laser_peft.training import LaserSettings, SASRecSettings
 
@@ -97,6 +104,8 @@ def train(
         },
         max_tokens=max_tokens,
         max_items=max_items,
+        prompt=PromptTemplate() if prompt is None else PromptTemplate.read(prompt),
+        chat_template=chat_template,
         sasrec=SASRecSettings(epochs=sasrec_epochs),
         laser=LaserSettings(
             epochs=epochs,

@@ -7,6 +7,7 @@ from .description import describe_data
 from .interactions import Interactions, read_interactions
 from .logs import LogSource
 from .preparing import prepare
+from .prompt_template import PromptTemplate
 from .prompts import PromptBuilder
 from .reports import LogReport
 from .sequences import Histories, Split
@@ -20,6 +21,7 @@ __all__ = [
     "LogSource",
     "PaddingCollator",
     "PromptBuilder",
+    "PromptTemplate",
     "Split",
     "cuts_at",
     "describe_data",

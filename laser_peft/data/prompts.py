@@ -5,43 +5,17 @@ Each item's text is tokenised once; a prompt is put together from the pieces.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .catalogue import TITLE, Catalogue
+from .catalogue import Catalogue
+from .interactions import ITEM
+from .pieces import PieceEncoder
+from .prompt_template import PromptTemplate
 
-INSTRUCTION = (
-    "A shopper's purchases, oldest first. Summarise the shopper's taste into the next tokens.\n"
-)
 SHORTEST_ITEM = 16  # tokens that a prompt must leave for its only item
-# Attributes whose column name is no good label in a sentence about one item.
-LABELS = {"categories": "category"}
-
-
-def describe_item(attributes: Mapping[str, str]) -> str:
-    """Says an item in words; what is not known leaves no trace.
-
-    Args:
-        attributes: texts by name, none of them empty.
-
-    Example:
-        >>> describe_item({"title": "Red Shatter", "brand": "OPI", "categories": "Nails, Polish"})
-        'Red Shatter (brand: OPI; category: Nails, Polish)'
-        >>> describe_item({"brand": "OPI"})
-        'brand: OPI'
-        >>> describe_item({})
-        'unnamed item'
-    """
-    labelled = [
-        f"{LABELS.get(name, name)}: {text}" for name, text in attributes.items() if name != TITLE
-    ]
-    details = "; ".join(labelled)
-    title = attributes.get(TITLE, "")
-    if title and details:
-        return f"{title} ({details})"
-    return title or details or "unnamed item"
 
 
 class PromptBuilder:
@@ -52,10 +26,11 @@ class PromptBuilder:
         catalogue: the items; their texts are tokenised here, once.
         max_tokens: longest prompt in tokens.
         max_items: longest history in items, None for no limit.
-        instruction: text before the items.
+        template: what a prompt says around and about the items.
 
     Raises:
-        ValueError: if ``max_tokens`` cannot hold the instruction and a short item.
+        ValueError: if ``max_tokens`` cannot hold the template's own words and a short item, or the
+            template asks for attributes that the catalogue does not have.
 
     Warns:
         UserWarning: if an item alone is longer than a prompt; its text is cut to fit.
@@ -68,26 +43,29 @@ class PromptBuilder:
         *,
         max_tokens: int = 512,
         max_items: int | None = None,
-        instruction: str = INSTRUCTION,
+        template: PromptTemplate | None = None,
     ) -> None:
-        def encode(texts: list[str]) -> list[list[int]]:
-            return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-
         self.max_tokens = max_tokens
         self.max_items = max_items
-        self._encode = encode
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        self._opening = start + encode([instruction])[0]
-        texts = [f" {describe_item(attributes)}\n" for attributes in catalogue.attributes()]
+        self.template = template = template or PromptTemplate()
+        template.check_attributes(name for name in catalogue.frame.columns if name != ITEM)
+        self._pieces = PieceEncoder(tokenizer, template.instruction + template.ending)
+        self._opening = self._pieces.first(template.instruction)
+        bos = tokenizer.bos_token_id
+        if template.add_bos and bos is not None and self._opening[:1] != [bos]:
+            self._opening = [bos, *self._opening]
+        self._ending = self._pieces.following(template.ending)
         self._number_tokens: list[list[int]] = [[]]
-        needed = len(self._opening) + len(self._numbers(1)[1])
+        needed = len(self._opening) + len(self._numbers(1)[1]) + len(self._ending)
         room = max_tokens - needed
         if room < SHORTEST_ITEM:
             raise ValueError(
-                f"max_tokens ({max_tokens}) must hold the instruction and the first number "
-                f"({needed} tokens) and an item; use at least {needed + SHORTEST_ITEM}"
+                f"max_tokens ({max_tokens}) must hold the instruction, the first number and the "
+                f"ending ({needed} tokens) and an item; use at least {needed + SHORTEST_ITEM}"
             )
-        items = encode(texts)
+        items = self._pieces.plain(
+            [template.line(1, template.describe(texts))[1] for texts in catalogue.attributes()]
+        )
         too_long = sum(len(tokens) > room for tokens in items)
         if too_long:
             warnings.warn(
@@ -104,7 +82,7 @@ class PromptBuilder:
             history: dense item ids, oldest first; may be empty.
 
         Returns:
-            Token ids, at most ``max_tokens``, ending with the newest item.
+            Token ids, at most ``max_tokens``, ending with the newest item and the ending.
         """
         kept = self._newest_that_fit(history)
         numbers = self._numbers(len(kept))
@@ -112,13 +90,13 @@ class PromptBuilder:
         for place, item in enumerate(kept, start=1):
             tokens += numbers[place]
             tokens += self._item_tokens[item]
-        return tokens
+        return tokens + self._ending
 
     def _newest_that_fit(self, history: Sequence[int] | np.ndarray) -> Sequence[int] | np.ndarray:
         if self.max_items is not None:
             history = history[-self.max_items :]
         numbers = self._numbers(len(history))
-        room = self.max_tokens - len(self._opening)
+        room = self.max_tokens - len(self._opening) - len(self._ending)
         count = 0
         for item in reversed(history):
             # The kept items are numbered from 1, so one more item costs the next number.
@@ -129,7 +107,9 @@ class PromptBuilder:
         return history[len(history) - count :]
 
     def _numbers(self, count: int) -> list[list[int]]:
-        """Returns the tokens of ``1.`` .. ``count.``, by number."""
+        """Returns what stands before the items, by their numbers up to ``count``."""
         known = len(self._number_tokens)
-        self._number_tokens += self._encode([f"{place}." for place in range(known, count + 1)])
+        if known <= count:
+            places = [self.template.line(place, "")[0] for place in range(known, count + 1)]
+            self._number_tokens += self._pieces.plain(places)
         return self._number_tokens

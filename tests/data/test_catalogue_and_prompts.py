@@ -1,8 +1,7 @@
 import polars as pl
 import pytest
 
-from laser_peft.data import Catalogue, PromptBuilder
-from laser_peft.data.prompts import INSTRUCTION, SHORTEST_ITEM, describe_item
+from laser_peft.data import Catalogue
 
 
 @pytest.fixture
@@ -20,10 +19,10 @@ def catalogue():
 
 
 def test_missing_attributes_leave_no_trace(catalogue):
-    assert [describe_item(attributes) for attributes in catalogue.attributes()] == [
-        "Red lamp (brand: Alba; category: Home, Lamps)",
-        "brand: Borun",
-        "Blue chair",
+    assert catalogue.attributes() == [
+        {"title": "Red lamp", "brand": "Alba", "categories": "Home, Lamps"},
+        {"brand": "Borun"},
+        {"title": "Blue chair"},
     ]
     assert catalogue.titles == ["Red lamp", "y7", "Blue chair"]
 
@@ -53,55 +52,6 @@ def test_a_wrong_id_column_is_said(tmp_path):
     with pytest.raises(ValueError, match="items.csv has no column 'item_id'; it has 'asin'"):
         Catalogue.read(tmp_path / "items.csv")
     assert len(Catalogue.read(tmp_path / "items.csv", item_column="asin")) == 1
-
-
-def test_a_prompt_is_token_for_token_the_text(tokenizer, catalogue):
-    text = f"{INSTRUCTION}1. Blue chair\n2. brand: Borun\n"
-    tokens = PromptBuilder(tokenizer, catalogue)([3, 2])
-    assert tokens == [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
-    assert "7" not in tokenizer.decode(tokens)  # item ids leak order; they stay out
-
-
-def test_truncation_drops_the_oldest_items_whole(tokenizer, catalogue):
-    whole = PromptBuilder(tokenizer, catalogue)
-    history = [3, 2, 1, 3, 2]  # item 1 is the longest
-    for kept in (3, 4, 5):
-        newest = whole(history[-kept:])
-        for spare in (0, 1):
-            limit = len(newest) + spare
-            assert PromptBuilder(tokenizer, catalogue, max_tokens=limit)(history) == newest
-
-
-def test_a_limit_of_items_keeps_the_newest(tokenizer, catalogue):
-    limited = PromptBuilder(tokenizer, catalogue, max_items=2)
-    assert limited([1, 2, 3]) == PromptBuilder(tokenizer, catalogue)([2, 3])
-
-
-def test_one_token_less_costs_a_whole_item(tokenizer, catalogue):
-    whole = PromptBuilder(tokenizer, catalogue)
-    history = [1, 3, 2, 3]
-    limit = len(whole(history)) - 1
-    assert PromptBuilder(tokenizer, catalogue, max_tokens=limit)(history) == whole(history[1:])
-
-
-def test_an_empty_history_is_the_instruction_alone(tokenizer, catalogue):
-    expected = [tokenizer.bos_token_id, *tokenizer(INSTRUCTION)["input_ids"]]
-    assert PromptBuilder(tokenizer, catalogue)([]) == expected
-
-
-def test_too_small_a_limit_says_how_much_is_needed(tokenizer, catalogue):
-    needed = len(PromptBuilder(tokenizer, catalogue)([])) + len(tokenizer("1.")["input_ids"])
-    message = rf"\({needed} tokens\) and an item; use at least {needed + SHORTEST_ITEM}"
-    with pytest.raises(ValueError, match=message):
-        PromptBuilder(tokenizer, catalogue, max_tokens=needed + SHORTEST_ITEM - 1)
-
-
-def test_an_item_longer_than_a_prompt_is_cut_and_said(tokenizer, catalogue):
-    whole = PromptBuilder(tokenizer, catalogue)([1])
-    limit = len(whole) - 2
-    with pytest.warns(UserWarning, match="1 items have more than the .* their texts are cut"):
-        cut = PromptBuilder(tokenizer, catalogue, max_tokens=limit)([3, 1])
-    assert cut == whole[:limit]
 
 
 @pytest.mark.parametrize("value", [{"price": 3, "asin": "B00"}, [{"a": 1}], b"bytes"])
