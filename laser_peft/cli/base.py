@@ -1,6 +1,7 @@
 """What every command shares: the app, the console, common options, and how errors are said."""
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,43 @@ DropDuplicates = Annotated[
         "--drop-duplicates", help="Leave out and count rows with equal user, item and time."
     ),
 ]
+
+
+# Option by option: its name, type and default (none: must be given), and the field of a LogSource.
+LOG_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("interactions", Interactions, inspect.Parameter.empty, "path"),
+    ("user_column", UserColumn, "user_id", "user_column"),
+    ("item_column", ItemColumn, "item_id", "item_column"),
+    ("time_column", TimeColumn, "timestamp", "time_column"),
+    ("time_unit", TimeUnit, "s", "time_unit"),
+    ("drop_bad_rows", DropBadRows, False, "drop_bad_rows"),
+    ("drop_duplicates", DropDuplicates, False, "drop_duplicates"),
+)
+
+
+def reads_a_log(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that describe a log, and calls it with the ``source`` of them."""
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> None:
+        from laser_peft.data import LogSource
+
+        fields = {field: options.pop(name) for name, _, _, field in LOG_OPTIONS}
+        fields["time_column"] = fields["time_column"] or None
+        command(source=LogSource(**fields), **options)
+
+    signature = inspect.signature(command)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, kind, default, _ in LOG_OPTIONS
+    ]
+    kept = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in signature.parameters.items()
+        if name != "source"
+    ]
+    wrapped.__signature__ = signature.replace(parameters=[*added, *kept])  # type: ignore[attr-defined]
+    return wrapped
 
 
 def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:

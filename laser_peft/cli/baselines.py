@@ -7,18 +7,14 @@ from typing import Annotated
 
 import typer
 
+from laser_peft.data import LogSource
+
 from .base import (
-    DropBadRows,
-    DropDuplicates,
-    Interactions,
-    ItemColumn,
     Items,
-    TimeColumn,
-    TimeUnit,
-    UserColumn,
     app,
     check_new,
     console,
+    reads_a_log,
     says_what_is_wrong,
 )
 from .reports import print_report
@@ -27,8 +23,9 @@ from .tables import print_evaluations
 
 @app.command()
 @says_what_is_wrong
+@reads_a_log
 def baselines(
-    interactions: Interactions,
+    source: LogSource,
     items: Items,
     output: Annotated[Path, typer.Option(help="New folder; each baseline gets one in it.")],
     llm: Annotated[
@@ -38,29 +35,14 @@ def baselines(
     sasrec: Annotated[
         str | None, typer.Option(help="Folder of a trained SASRec to test beside them.")
     ] = None,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    time_column: TimeColumn = "timestamp",
-    time_unit: TimeUnit = "s",
-    drop_bad_rows: DropBadRows = False,
-    drop_duplicates: DropDuplicates = False,
 ) -> None:
     """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec."""
     from laser_peft.baselines import run_baselines
-    from laser_peft.data import Catalogue, LogSource
+    from laser_peft.data import Catalogue
     from laser_peft.experiment import Experiment
 
     check_new(output)
-    catalogue = Catalogue.read(items, item_column=item_column)
-    source = LogSource(
-        interactions,
-        user_column,
-        item_column,
-        time_column or None,
-        time_unit,
-        drop_bad_rows,
-        drop_duplicates,
-    )
+    catalogue = Catalogue.read(items, item_column=source.item_column)
     experiment = Experiment.read(source, catalogue)
     print_report(experiment.report, experiment.data)
     judge = experiment.judge

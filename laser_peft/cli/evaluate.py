@@ -5,16 +5,12 @@ from typing import Annotated
 
 import typer
 
+from laser_peft.data import LogSource
+
 from .base import (
-    DropBadRows,
-    DropDuplicates,
-    Interactions,
-    ItemColumn,
-    TimeColumn,
-    TimeUnit,
-    UserColumn,
     app,
     check_new,
+    reads_a_log,
     says_what_is_wrong,
 )
 from .reports import print_report
@@ -23,24 +19,18 @@ from .tables import print_differences, print_evaluations
 
 @app.command()
 @says_what_is_wrong
+@reads_a_log
 def evaluate(
     recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
-    interactions: Interactions,
+    source: LogSource,
     output: Annotated[
         Path | None,
         typer.Option(help="New folder for the ranks of both, user by user; see `compare`."),
     ] = None,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    time_column: TimeColumn = "timestamp",
-    time_unit: TimeUnit = "s",
-    drop_bad_rows: DropBadRows = False,
-    drop_duplicates: DropDuplicates = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Users at a time.")] = 64,
 ) -> None:
     """Rank every user's last item over the whole catalogue, beside the SASRec it reads."""
     from laser_peft.comparison import evaluate as evaluate_both
-    from laser_peft.data import LogSource
     from laser_peft.evaluation import compare
     from laser_peft.experiment import Experiment
     from laser_peft.recommender import LaserRecommender
@@ -48,15 +38,6 @@ def evaluate(
     if output is not None:
         check_new(output)
     loaded = LaserRecommender.from_pretrained(recommender)
-    source = LogSource(
-        interactions,
-        user_column,
-        item_column,
-        time_column or None,
-        time_unit,
-        drop_bad_rows,
-        drop_duplicates,
-    )
     experiment = Experiment.read(source, loaded.catalogue)
     print_report(experiment.report, experiment.data)
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)

@@ -5,24 +5,21 @@ from typing import Annotated
 
 import typer
 
+from laser_peft.data import LogSource
+
 from .base import (
-    DropBadRows,
-    DropDuplicates,
-    Interactions,
-    ItemColumn,
-    TimeColumn,
-    TimeUnit,
-    UserColumn,
     app,
     console,
+    reads_a_log,
     says_what_is_wrong,
 )
 
 
 @app.command()
 @says_what_is_wrong
+@reads_a_log
 def prepare(
-    interactions: Interactions,
+    source: LogSource,
     output: Annotated[Path, typer.Option(help="New folder for the prepared files.")],
     items: Annotated[
         str | None,
@@ -30,12 +27,6 @@ def prepare(
             help="Items, one row each, in the same formats; without it, those of the log."
         ),
     ] = None,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    time_column: TimeColumn = "timestamp",
-    time_unit: TimeUnit = "s",
-    drop_bad_rows: DropBadRows = False,
-    drop_duplicates: DropDuplicates = False,
     min_user_events: Annotated[
         int, typer.Option(min=1, help="Events that every user must keep (k-core).")
     ] = 1,
@@ -48,15 +39,6 @@ def prepare(
 
     from .reports import print_report
 
-    source = data.LogSource(
-        interactions,
-        user_column,
-        item_column,
-        time_column or None,
-        time_unit,
-        drop_bad_rows,
-        drop_duplicates,
-    )
     prepared = data.prepare(
         source,
         items,

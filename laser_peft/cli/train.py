@@ -5,17 +5,13 @@ from typing import Annotated
 
 import typer
 
+from laser_peft.data import LogSource
+
 from .base import (
-    DropBadRows,
-    DropDuplicates,
-    Interactions,
-    ItemColumn,
     Items,
-    TimeColumn,
-    TimeUnit,
-    UserColumn,
     app,
     console,
+    reads_a_log,
     says_what_is_wrong,
 )
 from .reports import print_report
@@ -24,17 +20,12 @@ from .tables import print_differences, print_evaluations
 
 @app.command()
 @says_what_is_wrong
+@reads_a_log
 def train(
-    interactions: Interactions,
+    source: LogSource,
     items: Items,
     llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     output: Annotated[Path, typer.Option(help="New folder for everything the run makes.")],
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    time_column: TimeColumn = "timestamp",
-    time_unit: TimeUnit = "s",
-    drop_bad_rows: DropBadRows = False,
-    drop_duplicates: DropDuplicates = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
     every_prefix: Annotated[
         bool,
@@ -83,15 +74,7 @@ def train(
     from laser_peft.training import LaserSettings, SASRecSettings
 
     run = pipeline.TrainRun(
-        interactions=pipeline.LogSource(
-            interactions,
-            user_column,
-            item_column,
-            time_column or None,
-            time_unit,
-            drop_bad_rows,
-            drop_duplicates,
-        ),
+        interactions=source,
         items=items,
         llm=llm,
         seed=seed,
