@@ -1,5 +1,7 @@
 """The honest test: an adapter and the very SASRec it reads, on the same users."""
 
+from torch import nn
+
 from laser_peft.evaluation import Evaluation
 from laser_peft.judge import Judge
 from laser_peft.recommender import LaserRecommender
@@ -20,11 +22,23 @@ def evaluate(
         Two evaluations, called ``sasrec`` and ``laser``, in this order.
     """
     model, max_items = recommender.model, recommender.config.max_items
-    histories = HistoryDataset(judge.examples, max_items)
     prompts = PromptDataset(judge.examples, recommender.prompts, max_items=max_items, ranked=True)
     return [
-        judge.evaluation(
-            "sasrec", rank_dataset(model.collaborative_encoder, histories, batch_size=256)
-        ),
+        evaluate_encoder(model.collaborative_encoder, judge, max_items=max_items),
         judge.evaluation("laser", rank_dataset(model, prompts, batch_size=batch_size)),
     ]
+
+
+def evaluate_encoder(encoder: nn.Module, judge: Judge, *, max_items: int) -> Evaluation:
+    """Ranks every test target over the whole catalogue with an ID encoder.
+
+    Args:
+        encoder: returns ``user_vectors`` and has ``item_vectors()``, as a SASRec does.
+        judge: the test.
+        max_items: how many of the newest items it reads.
+
+    Returns:
+        An evaluation called ``sasrec``.
+    """
+    histories = HistoryDataset(judge.examples, max_items)
+    return judge.evaluation("sasrec", rank_dataset(encoder, histories, batch_size=256))

@@ -1,4 +1,4 @@
-"""The main job: raw logs to a SASRec, to an adapter that reads it, to an honest table.
+"""The main jobs: raw logs to a SASRec, to an adapter that reads it, to an honest table.
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
 ``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json`` and the
@@ -15,9 +15,9 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from laser_peft.collaborative import SASRecModel
-from laser_peft.comparison import evaluate
-from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate, Split
-from laser_peft.evaluation import compare
+from laser_peft.comparison import evaluate, evaluate_encoder
+from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
+from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.runs import check_output, last_checkpoint, save_whole, start_or_check, write_json
@@ -30,31 +30,69 @@ from laser_peft.training import (
 from laser_peft.tuner import BiTuningConfig
 
 DEFAULT_MAX_TOKENS = 512
+OnData = Callable[[LogReport, dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class TrainRun:
-    """Everything that decides a training run."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderRun:
+    """Everything that decides the training of a SASRec."""
 
     interactions: LogSource
     items: str
-    llm: str
     seed: int = 0
-    max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
     max_items: int = 50  # longest history that the encoder reads
+    sasrec: SASRecSettings = SASRecSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun(EncoderRun):
+    """Everything that decides the training of an adapter, and of the SASRec that it reads."""
+
+    llm: str
+    max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
     prompt: PromptTemplate = PromptTemplate()
     chat_template: bool = False  # put the prompt into the tokenizer's chat template
     adapter: dict[str, Any] = field(default_factory=dict)  # fields of BiTuningConfig
-    sasrec: SASRecSettings = SASRecSettings()
     laser: LaserSettings = LaserSettings()
 
 
+def train_encoder(
+    run: EncoderRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
+) -> Evaluation:
+    """Trains a SASRec alone and tests it once.
+
+    Args:
+        run: what to train on and how.
+        output: folder of the run; must be new or empty unless resuming.
+        resume: go on with an interrupted run of the same settings on the same data.
+        on_data: told what was found in the log and the counts, before any training.
+
+    Returns:
+        The test, which ``evaluation/sasrec/`` of the folder holds too.
+
+    Raises:
+        FileExistsError: if the folder holds something and ``resume`` is False.
+        FileNotFoundError: if an input file is missing.
+        ValueError: for settings or input that cannot work, or a run that differs from the one
+            to resume.
+    """
+    output = Path(output)
+    check_output(output, resume=resume)
+    catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
+    experiment = Experiment.read(run.interactions, catalogue)
+    _start(run, experiment, output, on_data)
+    started = time.monotonic()
+    sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
+    done = time.monotonic()
+    evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
+    evaluation.save(output / "evaluation" / evaluation.name)
+    seconds = {"sasrec": round(done - started, 1), "test": round(time.monotonic() - done, 1)}
+    write_json(output / "metrics.json", evaluation.summary() | {"seconds": seconds})
+    return evaluation
+
+
 def train(
-    run: TrainRun,
-    output: str | Path,
-    *,
-    resume: bool = False,
-    on_data: Callable[[LogReport, dict[str, Any]], None] | None = None,
+    run: TrainRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
 ) -> dict[str, Any]:
     """Runs the whole path; returns what :func:`laser_peft.evaluation.compare` says of the test.
 
@@ -85,15 +123,11 @@ def train(
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
-    experiment.check_trainable()
-    split, judge = experiment.split, experiment.judge
     prompts = config.prompt_builder(tokenizer, catalogue)
-    start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
-    if on_data is not None:
-        on_data(experiment.report, experiment.data)
+    _start(run, experiment, output, on_data)
 
     started = time.monotonic()
-    sasrec_folder = _sasrec(run, catalogue, split, output)
+    sasrec_folder = _sasrec(run, experiment, output)
     sasrec_done = time.monotonic()
     folder = output / "recommender"
     if folder.is_dir():
@@ -105,7 +139,7 @@ def train(
         checkpoints = output / "checkpoints" / "laser"
         train_laser(
             model,
-            split,
+            experiment.split,
             prompts,
             checkpoints,
             run.laser,
@@ -116,7 +150,7 @@ def train(
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
         save_whole(recommender, folder)
     laser_done = time.monotonic()
-    evaluations = evaluate(recommender, judge)
+    evaluations = evaluate(recommender, experiment.judge)
     for evaluation in evaluations:
         evaluation.save(output / "evaluation" / evaluation.name)
     metrics = compare(*evaluations)
@@ -151,15 +185,23 @@ def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) ->
     return wanted
 
 
-def _sasrec(run: TrainRun, catalogue: Catalogue, split: Split, output: Path) -> Path:
+def _start(run: EncoderRun, experiment: Experiment, output: Path, on_data: OnData | None) -> None:
+    """Starts the folder of a run, once what it learns from is known to be enough."""
+    experiment.check_trainable()
+    start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
+    if on_data is not None:
+        on_data(experiment.report, experiment.data)
+
+
+def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
     """Trains the SASRec, unless an interrupted run had finished it, and returns its folder."""
     folder = output / "sasrec"
     if folder.is_dir():
         return folder
     checkpoints = output / "checkpoints" / "sasrec"
     sasrec: SASRecModel = train_sasrec(
-        split,
-        len(catalogue),
+        experiment.split,
+        len(experiment.catalogue),
         checkpoints,
         run.sasrec,
         max_items=run.max_items,

@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
+from laser_peft.training import LaserSettings, SASRecSettings
 
 from .base import (
     Items,
+    Resume,
+    Seed,
     app,
     console,
     reads_a_log,
@@ -38,7 +41,7 @@ def train(
     ] = 2000,
     sasrec_epochs: Annotated[
         int, typer.Option(min=1, help="At most so many passes of the SASRec; it stops early.")
-    ] = 40,
+    ] = SASRecSettings().epochs,
     prefix_tokens: Annotated[int, typer.Option(help="Virtual tokens before the text.")] = 16,
     suffix_tokens: Annotated[int, typer.Option(help="Virtual tokens after the text.")] = 1,
     experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
@@ -61,8 +64,8 @@ def train(
         bool, typer.Option(help="Put the prompt into the chat template of an instruct model.")
     ] = False,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
-    seed: Annotated[int, typer.Option(help="Makes the run repeatable on one machine.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
 ) -> None:
     """Train on a log: a SASRec first, then an adapter that reads it; then test both.
 
@@ -71,7 +74,6 @@ def train(
     from laser_peft import pipeline
     from laser_peft.data import PromptTemplate
     from laser_peft.evaluation import Evaluation
-    from laser_peft.training import LaserSettings, SASRecSettings
 
     run = pipeline.TrainRun(
         interactions=source,

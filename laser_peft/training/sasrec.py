@@ -46,12 +46,37 @@ class SASRecSettings:
     num_negatives: int = 0
 
     def __post_init__(self) -> None:
+        self.model_config(num_items=1, max_items=1)  # checks the sizes
         check_at_least_one(self, "epochs", "patience", "batch_size")
         if self.num_negatives < 0:
             raise ValueError(
-                f"SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
+                "SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
                 f"{self.num_negatives}"
             )
+        if self.learning_rate <= 0:
+            raise ValueError(
+                f"SASRecSettings: learning_rate must be above 0, got {self.learning_rate}"
+            )
+        if self.weight_decay < 0:
+            raise ValueError(
+                f"SASRecSettings: weight_decay must not be below 0, got {self.weight_decay}"
+            )
+
+    def model_config(self, *, num_items: int, max_items: int) -> SASRecConfig:
+        """Returns the model's own configuration.
+
+        Args:
+            num_items: items in the catalogue.
+            max_items: longest history in items.
+        """
+        return SASRecConfig(
+            num_items=num_items,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            max_position_embeddings=max_items,
+            dropout=self.dropout,
+        )
 
 
 class SASRecTrainer(RankingTrainer):
@@ -94,16 +119,7 @@ def train_sasrec(
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
     """
     set_seed(seed)
-    model = SASRecModel(
-        SASRecConfig(
-            num_items=num_items,
-            hidden_size=settings.hidden_size,
-            num_hidden_layers=settings.num_hidden_layers,
-            num_attention_heads=settings.num_attention_heads,
-            max_position_embeddings=max_items,
-            dropout=settings.dropout,
-        )
-    )
+    model = SASRecModel(settings.model_config(num_items=num_items, max_items=max_items))
     args = ranking_arguments(
         output_dir,
         num_train_epochs=settings.epochs,

@@ -1,0 +1,73 @@
+"""A SASRec alone, from a log to its test, through the command."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from conftest import run_command
+
+from laser_peft.evaluation import Evaluation
+from laser_peft.training import RankingTrainer, SASRecSettings
+
+
+def arguments(shop, output):
+    inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
+    return ["train-encoder", *inputs, "--output", output, "--epochs", 2]
+
+
+def test_its_test_is_the_one_that_train_makes_of_the_same_sasrec(trained, shop, tmp_path):
+    result = run_command(*arguments(shop, tmp_path / "run"))
+    assert result.exit_code == 0, result.output
+    assert "Test, 30 users, whole catalogue" in result.output
+    alone = Evaluation.load(tmp_path / "run" / "evaluation" / "sasrec")
+    within = Evaluation.load(trained[0] / "evaluation" / "sasrec")
+    assert alone.ranks.tolist() == within.ranks.tolist()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["metrics"] == alone.summary()["metrics"]
+    assert metrics["seconds"].keys() == {"sasrec", "test"}
+
+
+def test_what_is_not_said_is_as_in_the_settings(shop, tmp_path):
+    result = run_command(*arguments(shop, tmp_path / "run")[:-2], "--patience", 1)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert settings["sasrec"] == asdict(SASRecSettings(patience=1))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_ranks(shop, tmp_path, monkeypatch):
+    class Interruption(Exception):
+        pass
+
+    def interrupt(trainer, *args):
+        save(trainer, *args)
+        if trainer.state.epoch == 1:
+            raise Interruption
+
+    save = RankingTrainer._save_checkpoint
+    monkeypatch.setattr(RankingTrainer, "_save_checkpoint", interrupt)
+    assert isinstance(run_command(*arguments(shop, tmp_path / "cut")).exception, Interruption)
+    monkeypatch.undo()
+    result = run_command(*arguments(shop, tmp_path / "cut"), "--resume")
+    assert result.exit_code == 0, result.output
+    assert run_command(*arguments(shop, tmp_path / "whole")).exit_code == 0
+    cut, whole = (Evaluation.load(tmp_path / n / "evaluation/sasrec") for n in ("cut", "whole"))
+    assert cut.ranks.tolist() == whole.ranks.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--heads", 3], r"hidden_size (64) must be a multiple of num_attention_heads (3)"),
+        (["--dropout", 1], "dropout must lie in [0, 1), got 1.0"),
+        (["--num-negatives", -1], "num_negatives must be 0 (the whole catalogue) or more, got -1"),
+        (["--epochs", 0], "epochs must be at least 1, got 0"),
+        (["--learning-rate", 0], "learning_rate must be above 0, got 0.0"),
+        (["--weight-decay", -1], "weight_decay must not be below 0, got -1.0"),
+        (["--interactions", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(shop, tmp_path, change, message):
+    result = run_command(*arguments(shop, tmp_path / "run"), *change)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
