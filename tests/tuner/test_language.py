@@ -3,7 +3,7 @@
 import pytest
 import torch
 from adapters import B, T, adapter_of, make_batch, make_model, padded
-from conftest import make_lm
+from conftest import NUM_ITEMS, make_lm
 from transformers import DynamicCache, GenerationConfig
 
 GREEDY = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -192,7 +192,8 @@ def test_the_history_speaks_through_the_prefix(model, user):
     ids = batch["input_ids"]
     with_history = model(input_ids=ids, **user).logits
     without = model(input_ids=ids).logits
-    other = model(input_ids=ids, **user | {"history": batch["history"].flip(1)}).logits
+    others = NUM_ITEMS + 1 - batch["history"]
+    other = model(input_ids=ids, **user | {"history": others}).logits
     with model.disable_adapter():
         # A history is no matter to the bare LM, and a recommendation beyond it.
         bare = model(input_ids=ids, history=batch["history"]).logits
