@@ -38,11 +38,11 @@ class SASRecSettings:
     num_hidden_layers: int = 1
     num_attention_heads: int = 1
     dropout: float = 0.4
-    epochs: int = 40
+    epochs: int = 20
     patience: int = 4
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     num_negatives: int = 0
 
     def __post_init__(self) -> None:
