@@ -1,11 +1,12 @@
 """The honest test: an adapter and the very SASRec it reads, on the same users."""
 
-from torch import nn
+from transformers import PreTrainedModel
 
+from laser_peft.baselines import Encoder, rank_examples
 from laser_peft.evaluation import Evaluation
 from laser_peft.judge import Judge
 from laser_peft.recommender import LaserRecommender
-from laser_peft.training import HistoryDataset, PromptDataset, rank_dataset
+from laser_peft.training import PromptDataset, rank_dataset
 
 
 def evaluate(
@@ -19,7 +20,7 @@ def evaluate(
         batch_size: users at a time.
 
     Returns:
-        Two evaluations, called ``sasrec`` and ``laser``, in this order.
+        Two evaluations, that of its encoder (``sasrec``) and ``laser``, in this order.
     """
     model, max_items = recommender.model, recommender.config.max_items
     prompts = PromptDataset(judge.examples, recommender.prompts, max_items=max_items, ranked=True)
@@ -29,16 +30,17 @@ def evaluate(
     ]
 
 
-def evaluate_encoder(encoder: nn.Module, judge: Judge, *, max_items: int) -> Evaluation:
+def evaluate_encoder(encoder: PreTrainedModel, judge: Judge, *, max_items: int) -> Evaluation:
     """Ranks every test target over the whole catalogue with an ID encoder.
 
     Args:
-        encoder: returns ``user_vectors`` and has ``item_vectors()``, as a SASRec does.
+        encoder: as :mod:`laser_peft.collaborative` says an encoder is.
         judge: the test.
         max_items: how many of the newest items it reads.
 
     Returns:
-        An evaluation called ``sasrec``.
+        An evaluation called by the encoder's ``model_type``, ``sasrec`` for ours.
     """
-    histories = HistoryDataset(judge.examples, max_items)
-    return judge.evaluation("sasrec", rank_dataset(encoder, histories, batch_size=256))
+    num_items = encoder.get_input_embeddings().num_embeddings - 1
+    ranks = rank_examples(Encoder(encoder, num_items, max_items=max_items), judge.examples)
+    return judge.evaluation(encoder.config.model_type, ranks)

@@ -32,12 +32,14 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
     _check_labels(labels, item_vectors.size(0))
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
     targets = labels.long() - 1
-    if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
-        options = torch.nn.LinearCrossEntropyOptions(
-            batch_chunk_size=ROWS_AT_A_TIME, allow_retain_graph=True
-        )
-        return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
-    return F.cross_entropy(user_vectors @ item_vectors.T, targets)
+    # Autocast would compute the scores in half precision again.
+    with torch.autocast(user_vectors.device.type, enabled=False):
+        if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
+            options = torch.nn.LinearCrossEntropyOptions(
+                batch_chunk_size=ROWS_AT_A_TIME, allow_retain_graph=True
+            )
+            return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
+        return F.cross_entropy(user_vectors @ item_vectors.T, targets)
 
 
 def sampled_cross_entropy(
@@ -67,7 +69,9 @@ def sampled_cross_entropy(
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
     drawn_too = negatives == labels[:, None]  # (B, K)
     stands_for = (item_vectors.size(0) - 1) / (~drawn_too).sum(1, keepdim=True).clamp(min=1)
-    others = user_vectors @ item_vectors[negatives - 1].T + stands_for.log()
+    # Autocast would compute the scores in half precision again.
+    with torch.autocast(user_vectors.device.type, enabled=False):
+        others = user_vectors @ item_vectors[negatives - 1].T + stands_for.log()
     wanted = (user_vectors * item_vectors[labels - 1]).sum(1, keepdim=True)
     scores = torch.cat([wanted, others.masked_fill(drawn_too, -torch.inf)], dim=1)  # (B, 1 + K)
     return (scores.logsumexp(1) - wanted[:, 0]).mean()

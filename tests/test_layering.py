@@ -19,7 +19,7 @@ ALLOWED = {
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
     "baselines": {"masking", "data", "collaborative", "evaluation", "judge"},
-    "comparison": {"training", "evaluation", "judge", "recommender"},
+    "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),

@@ -67,6 +67,17 @@ def test_a_sample_of_labels_alone_still_has_a_loss():
     assert loss == 0
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_autocast_does_not_reach_the_scores(trained):
+    users, items = torch.randn(B, R, requires_grad=trained), torch.randn(N, R)
+    labels, drawn = torch.randint(1, N + 1, (B,)), torch.randint(1, N + 1, (3,))
+    plain = catalogue_cross_entropy(users, items, labels)
+    sampled = sampled_cross_entropy(users, items, labels, drawn)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(catalogue_cross_entropy(users, items, labels), plain)
+        assert torch.equal(sampled_cross_entropy(users, items, labels, drawn), sampled)
+
+
 def test_sampled_labels_are_checked():
     with pytest.raises(ValueError, match=rf"labels must be item ids in 1..{N} .* got \[0\]"):
         sampled_cross_entropy(

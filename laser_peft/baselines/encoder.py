@@ -22,12 +22,15 @@ class Encoder:
     Args:
         model: as :mod:`laser_peft.collaborative` says an encoder is; put in eval mode.
         num_items: items N in the catalogue.
+        max_items: how many of the newest items it reads; None: as many as it has positions.
 
     Raises:
         ValueError: if the encoder knows another number of items.
     """
 
-    def __init__(self, model: PreTrainedModel, num_items: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, num_items: int, *, max_items: int | None = None
+    ) -> None:
         known = model.get_input_embeddings().num_embeddings - 1
         if known != num_items:
             raise ValueError(
@@ -36,6 +39,7 @@ class Encoder:
             )
         self.model = model.eval()
         self.num_items = num_items
+        self.max_items = max_items or getattr(model.config, "max_position_embeddings", None)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, num_items: int) -> "Encoder":
@@ -53,7 +57,7 @@ class Encoder:
     @torch.inference_mode()
     def scores(self, histories: Sequence[np.ndarray]) -> Scores:
         """Scores a batch; see :meth:`.ranking.Baseline.scores`."""
-        longest = getattr(self.model.config, "max_position_embeddings", None)
+        longest = self.max_items
         newest = [history[-longest:] if longest else history for history in histories]
         batch = PaddingCollator()([{"input_ids": history} for history in newest])
         inputs = {name: values.to(self.model.device) for name, values in batch.items()}

@@ -13,6 +13,8 @@ from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Example
 from laser_peft.evaluation import PROTOCOLS, Scores, ranks_of_scores
 
+EVENTS_A_BATCH = 2**20  # padding included; bounds the memory of a batch of endless histories
+
 
 class Baseline(Protocol):
     """Scores histories over the catalogue; a history may be empty."""
@@ -35,7 +37,7 @@ def rank_examples(
     Args:
         baseline: what scores.
         examples: histories and targets.
-        batch_size: users at a time.
+        batch_size: users at a time, fewer where histories are very long.
 
     Returns:
         ``(users, 2)`` int64 in the order of the examples, a column for each of
@@ -47,8 +49,12 @@ def rank_examples(
     ranks = np.empty((len(examples), len(PROTOCOLS)), dtype=np.int64)
     # Histories of like length pad each other little.
     order = np.argsort([-len(example.history) for example in examples], kind="stable")
-    for start in range(0, len(examples), batch_size):
-        places = order[start : start + batch_size]
+    start = 0
+    while start < len(examples):
+        longest = len(examples[order[start]].history)
+        size = min(batch_size, max(EVENTS_A_BATCH // max(longest, 1), 1))
+        places = order[start : start + size]
+        start += size
         histories = [examples[place].history for place in places]
         seen = PaddingCollator()([{"seen": history} for history in histories])["seen"]
         targets = torch.tensor([examples[place].target for place in places])

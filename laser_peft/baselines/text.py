@@ -71,8 +71,9 @@ def catalogue_vectors(
     describe = PromptTemplate().describe
     texts = [describe(attributes) for attributes in catalogue.attributes()]
     # Each distinct text is read once: batches of other shapes would set equal texts apart.
-    distinct, places = np.unique(texts, return_inverse=True)
-    return whiten(text_vectors(lm, tokenizer, distinct.tolist()))[torch.from_numpy(places)]
+    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    vectors = whiten(text_vectors(lm, tokenizer, list(rows)))
+    return vectors[torch.tensor([rows[text] for text in texts])]
 
 
 @torch.inference_mode()

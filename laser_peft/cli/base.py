@@ -16,7 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn a frozen causal language model into a sequential recommender.",
 )
-console = Console()
+# No markup: square brackets and colons in a user's titles and names are no style.
+console = Console(markup=False, emoji=False)
 
 Interactions = Annotated[
     str,

@@ -72,6 +72,11 @@ def check_table(model: PreTrainedModel) -> None:
             "the item table needs a row for padding and at least two items, got "
             f"{table.num_embeddings} rows"
         )
+    if table.weight.dtype != torch.float32:
+        raise ValueError(
+            f"an encoder is kept in float32, got an item table in {table.weight.dtype}; check "
+            "model.float()"
+        )
     num_items = getattr(model.config, "num_items", table.num_embeddings - 1)
     if table.num_embeddings != num_items + 1:
         raise ValueError(
@@ -92,7 +97,7 @@ def check_table(model: PreTrainedModel) -> None:
 def sample_histories(model: PreTrainedModel) -> Tensor:
     """Gives ``(B, L)`` ids of items spread over the catalogue, the first and the last with them."""
     num_items = model.get_input_embeddings().num_embeddings - 1
-    spread = torch.linspace(1, num_items, USERS * LENGTH).round().long()
+    spread = torch.linspace(1, num_items, USERS * LENGTH, dtype=torch.float64).round().long()
     return spread.view(LENGTH, USERS).T.contiguous()
 
 

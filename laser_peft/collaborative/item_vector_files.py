@@ -111,7 +111,7 @@ def align_item_vectors(
 
 
 def _from_parquet(path: Path) -> tuple[list[str], Tensor]:
-    frame = pl.read_parquet(path)
+    frame = pl.read_parquet(path, glob=False)
     lacking = [name for name in (ITEM, VECTOR) if name not in frame.columns]
     if lacking:
         raise ValueError(
@@ -122,13 +122,15 @@ def _from_parquet(path: Path) -> tuple[list[str], Tensor]:
         raise ValueError(
             f"{path.name}: column {VECTOR!r} must hold lists of numbers, got {frame.schema[VECTOR]}"
         )
+    if frame[ITEM].has_nulls():
+        raise ValueError(f"{path.name}: {frame[ITEM].null_count()} vectors have no item_id")
     rows = frame[VECTOR].cast(pl.List(pl.Float32))
     widths = rows.list.len().unique().to_list()
     if len(widths) != 1 or widths == [None]:
         raise ValueError(
             f"{path.name}: every item needs a vector, all equally wide, got the widths {widths[:5]}"
         )
-    vectors = torch.from_numpy(np.array(rows.to_list(), dtype=np.float32))
+    vectors = torch.from_numpy(rows.list.to_array(widths[0]).to_numpy().copy())
     return frame[ITEM].cast(pl.String).to_list(), vectors
 
 

@@ -249,9 +249,11 @@ class SASRecModel(PreTrainedModel):
         ).permute(2, 0, 3, 1, 4)  # each (B, heads, L, C / heads)
         dropout = self.config.dropout if self.training else 0.0
         read = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, **mask)
-        return read.transpose(1, 2).reshape(batch, length, -1)
+        return read.transpose(1, 2).reshape(batch, length, width // 3)
 
     def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
+        if not len(labels):
+            return states.sum() * 0  # the mean of nothing would be NaN, and every weight after it
         if negatives is None:
             return catalogue_cross_entropy(states, self.item_vectors(), labels)
         return sampled_cross_entropy(states, self.item_vectors(), labels, negatives)

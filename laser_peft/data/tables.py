@@ -77,9 +77,9 @@ def _read_file(file: File, required: Sequence[str], only_required: bool) -> pl.D
     path, kind = file.path, format_of(file.path)
     try:
         if kind == ".csv":
-            table = pl.scan_csv(path, infer_schema=False)
+            table = pl.scan_csv(path, infer_schema=False, glob=False)
         elif kind == ".parquet":
-            table = pl.scan_parquet(path, hive_partitioning=False)
+            table = pl.scan_parquet(path, hive_partitioning=False, glob=False)
         else:
             table = pl.scan_ndjson(path, infer_schema_length=None)
         names = table.collect_schema().names()

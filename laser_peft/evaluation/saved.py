@@ -33,7 +33,7 @@ class Evaluation:
             in the order of ``targets``.
 
     Raises:
-        ValueError: if there is no user, or not one row of ranks for each.
+        ValueError: if there is no user, not one row of ranks for each, or a rank below 0.
     """
 
     name: str
@@ -47,6 +47,8 @@ class Evaluation:
                 f"{self.name} needs ranks of shape (users, {len(PROTOCOLS)}) for its "
                 f"{self.targets.height} users, got {self.ranks.shape}"
             )
+        if self.ranks.min() < 0:
+            raise ValueError(f"{self.name} needs ranks from 0 on, got {self.ranks.min()}")
 
     def summary(self) -> dict[str, Any]:
         """Returns what ``metrics.json`` holds.
@@ -95,16 +97,21 @@ class Evaluation:
         try:
             told = json.loads((folder / METRICS_FILE).read_text("utf-8"))
             name, data_hash = told["name"], told["data_sha256"]
-            frame = pl.read_parquet(folder / RANKS_FILE)
+            frame = pl.read_parquet(folder / RANKS_FILE, glob=False)
             targets = frame.select(*TARGET_COLUMNS).cast(TARGET_COLUMNS)
-            ranks = frame.select(RANK_COLUMNS).cast(pl.Int64).fill_null(MISS)
-        except (pl.exceptions.PolarsError, json.JSONDecodeError, KeyError, TypeError) as error:
+            ranks = frame.select(RANK_COLUMNS)
+        except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder} does not hold a saved evaluation: {error}; {RANKS_FILE} and "
                 f"{METRICS_FILE} are written together by Evaluation.save"
             ) from error
         check_users(targets)
-        return cls(name, data_hash, targets, ranks.to_numpy())
+        if ranks.dtypes != [pl.Int64] * len(RANK_COLUMNS) or ranks[RANK_COLUMNS[0]].has_nulls():
+            raise ValueError(
+                f"{folder / RANKS_FILE} must hold whole numbers in {', '.join(RANK_COLUMNS)}, and "
+                f"no missing ones in the first; got {ranks.schema}"
+            )
+        return cls(name, data_hash, targets, ranks.fill_null(MISS).to_numpy())
 
 
 def means(ranks: np.ndarray) -> dict[str, dict[str, float]]:

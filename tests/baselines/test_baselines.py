@@ -82,6 +82,22 @@ def test_ranks_come_back_in_order_and_do_not_depend_on_the_batch():
     np.testing.assert_array_equal(rank_examples(baseline, examples, batch_size=3), ranks)
 
 
+def test_very_long_histories_come_in_small_batches(monkeypatch):
+    sizes = []
+
+    class Counting(Cooccurrence):
+        def scores(self, histories):
+            sizes.append((len(histories), max(map(len, histories))))
+            return super().scores(histories)
+
+    monkeypatch.setattr("laser_peft.baselines.ranking.EVENTS_A_BATCH", 12)
+    baseline = Counting(histories_of(), NUM_ITEMS)
+    examples = [Example(np.ones(n, dtype=np.int64), 2, 0) for n in (1, 20, 3, 3, 3, 3, 3, 0)]
+    ranks = rank_examples(baseline, examples, batch_size=5)
+    assert sizes == [(1, 20), (4, 3), (3, 3)]
+    assert len(ranks) == len(examples)
+
+
 @pytest.fixture
 def encoder(encoder_folder):
     return Encoder.from_pretrained(encoder_folder, NUM_ITEMS)
@@ -97,6 +113,16 @@ def test_an_encoder_ranks_as_the_trainer_does(encoder, encoder_folder):
 
 def test_an_encoder_gives_users_without_history_ties(encoder):
     assert whole(encoder, [EMPTY, np.array([3])])[0].eq(0).all()
+    assert whole(encoder, [EMPTY, EMPTY]).eq(0).all()
+
+
+def test_an_encoder_reads_as_many_items_as_it_is_told(encoder_folder):
+    model = SASRecModel.from_pretrained(encoder_folder)
+    short = Encoder(model, NUM_ITEMS, max_items=2)
+    histories = [np.array([1, 2, 3]), np.array([4, 2, 3])]
+    first, second = whole(short, histories)
+    assert torch.equal(first, second)
+    assert not torch.equal(*whole(Encoder(model, NUM_ITEMS), histories))
 
 
 def test_an_encoder_of_another_catalogue_is_refused(encoder_folder):

@@ -151,6 +151,7 @@ def not_finite():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        (lambda: nn.Embedding(N + 1, C).bfloat16(), r"float32, got .*bfloat16; check model.float"),
         (lambda: nn.Linear(2, 3), "must return an nn.Embedding with a row an item, got Linear"),
         (lambda: nn.Embedding(2, C), "at least two items, got 2 rows"),
         (lambda: nn.Embedding(N, C), r"num_items \+ 1 = 14 rows, row 0 for padding, got 13"),

@@ -94,6 +94,14 @@ def test_a_missing_file_is_named(tmp_path):
         ),
         (
             "v.parquet",
+            lambda p: pl.DataFrame(
+                {"item_id": ["a", None], "vector": [[1.0], [2.0]]}
+            ).write_parquet(p),
+            None,
+            "v.parquet: 1 vectors have no item_id",
+        ),
+        (
+            "v.parquet",
             lambda p: pl.DataFrame({"item_id": IDS}).write_parquet(p),
             None,
             "has no column 'vector'; it has 'item_id'",

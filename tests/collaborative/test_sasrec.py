@@ -90,6 +90,17 @@ def test_training_reads_real_positions_only_to_the_same_end(history, side, heads
         torch.testing.assert_close(gradient, other)
 
 
+def test_a_batch_without_labels_or_items_has_states_and_no_loss(sasrec, history):
+    output = sasrec(history, labels=torch.full((B, L), -100))
+    output.loss.backward()
+    assert output.loss == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in sasrec.parameters())
+    nobody = torch.zeros(B, 0, dtype=torch.int64)
+    assert sasrec(nobody).last_hidden_state.shape == (B, 0, C)
+    assert torch.equal(sasrec(nobody).user_vectors, torch.zeros(B, C))
+    assert sasrec(history[:0], labels=history[:0]).loss == 0
+
+
 def test_negatives_take_the_place_of_the_catalogue(sasrec, history):
     labels = torch.randint(1, N + 1, (B, L))
     everything = torch.arange(1, N + 1)

@@ -215,9 +215,29 @@ def drop_a_column(folder):
     pl.read_parquet(file).drop("rank_masked").write_parquet(file)
 
 
+def with_ranks(values):
+    def spoil(folder):
+        ranks = pl.Series("rank_unmasked", values)
+        frame = pl.read_parquet(folder / "ranks.parquet").with_columns(ranks)
+        frame.write_parquet(folder / "ranks.parquet")
+
+    return spoil
+
+
+def test_a_folder_may_be_called_anything(evaluation, tmp_path):
+    for name in ("seed[1]", "m?", "mA", "[b]x[/b]"):
+        replace(evaluation, name=name).save(tmp_path / name)
+    for name in ("seed[1]", "m?", "mA", "[b]x[/b]"):
+        assert Evaluation.load(tmp_path / name).name == name
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (with_ranks([0, 1, 2, 3, 4, 5, -5]), "laser needs ranks from 0 on, got -5"),
+        (with_ranks([0, 1, 2, 3, 4, 5, None]), "no missing ones in the first"),
+        (with_ranks([0.0, 1.7, 2, 3, 4, 5, 6]), "must hold whole numbers in rank_unmasked"),
+        (lambda folder: (folder / "metrics.json").write_bytes(b"\xff"), "does not hold a saved"),
         (cut, "does not hold a saved evaluation"),
         (drop_a_column, "rank_masked"),
         (lambda folder: (folder / "metrics.json").write_text("{"), "does not hold a saved"),
