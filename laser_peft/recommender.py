@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from laser_peft import numbering
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
 from laser_peft.data import Catalogue, PaddingCollator, PromptBuilder, PromptTemplate
 
@@ -78,8 +79,8 @@ class LaserRecommender:
         config: prompt and history limits.
 
     Raises:
-        ValueError: if the catalogue does not have as many items as the adapter scores, or the
-            prompt cannot hold a single item.
+        ValueError: if the catalogue does not have as many items as the adapter scores, the
+            encoder was trained on another one, or the prompt cannot hold a single item.
     """
 
     def __init__(
@@ -95,6 +96,9 @@ class LaserRecommender:
                 f"the adapter scores {num_scored} items and the catalogue has {len(catalogue)}; "
                 "use the catalogue the adapter was trained with"
             )
+        encoder = model.collaborative_encoder
+        if encoder is not None:
+            numbering.check(encoder.config, catalogue.item_ids)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.catalogue = catalogue

@@ -6,24 +6,25 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"losses", "masking"}
+LEAVES = {"losses", "masking", "numbering"}
 ALLOWED = {
     "losses": set(),
     "masking": set(),
+    "numbering": set(),
     "data": set(),
     "evaluation": set(),
     "collaborative": LEAVES,
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
-    "recommender": {"data", "tuner"},
+    "recommender": {"numbering", "data", "tuner"},
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "baselines": {"masking", "data", "collaborative", "evaluation", "judge"},
+    "baselines": {"masking", "numbering", "data", "collaborative", "evaluation", "judge"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
-        *("judge", "experiment", "recommender", "comparison", "runs"),
+        *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from laser_peft import numbering
 from laser_peft.data import Catalogue, Split
 from laser_peft.evaluation import Evaluation
 from laser_peft.judge import Judge
@@ -35,7 +36,7 @@ def run_baselines(
 
     Raises:
         OSError: if there is no such model.
-        ValueError: if the encoder knows another number of items than the catalogue.
+        ValueError: if the encoder was trained on another catalogue.
     """
     histories, num_items = split.train_histories, len(catalogue)
     makers: dict[str, Callable[[], Baseline]] = {
@@ -47,6 +48,7 @@ def run_baselines(
         makers["text"] = lambda: TextNeighbours(catalogue_vectors(lm, tokenizer, catalogue))
     if sasrec is not None:
         encoder = Encoder.from_pretrained(sasrec, num_items)
+        numbering.check(encoder.model.config, catalogue.item_ids)
         makers["sasrec"] = lambda: encoder
     for name, make in makers.items():
         yield judge.evaluation(name, rank_examples(make(), judge.examples))
