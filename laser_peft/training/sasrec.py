@@ -34,15 +34,15 @@ class SASRecSettings:
             many others, drawn uniformly for every step, for catalogues too large for the former.
     """
 
-    hidden_size: int = 64
+    hidden_size: int = 128
     num_hidden_layers: int = 1
     num_attention_heads: int = 1
-    dropout: float = 0.4
-    epochs: int = 20
+    dropout: float = 0.5
+    epochs: int = 10
     patience: int = 4
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.2
     num_negatives: int = 0
 
     def __post_init__(self) -> None:
