@@ -1,8 +1,8 @@
 """The main jobs: raw logs to a SASRec, to an adapter that reads it, to an honest table.
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
-``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json`` and the
-Trainer's ``checkpoints/``.
+``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json``,
+``seconds.json`` (how long the training took) and the Trainer's ``checkpoints/``.
 """
 
 import time
@@ -20,7 +20,15 @@ from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
-from laser_peft.runs import check_output, last_checkpoint, save_whole, start_or_check, write_json
+from laser_peft.runs import (
+    adds_seconds,
+    check_output,
+    last_checkpoint,
+    save_whole,
+    seconds_of,
+    start_or_check,
+    write_json,
+)
 from laser_peft.training import (
     LaserSettings,
     SASRecSettings,
@@ -81,12 +89,11 @@ def train_encoder(
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
     _start(run, experiment, output, on_data)
-    started = time.monotonic()
     sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
-    done = time.monotonic()
+    started = time.monotonic()
     evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
     evaluation.save(output / "evaluation" / evaluation.name)
-    seconds = {"sasrec": round(done - started, 1), "test": round(time.monotonic() - done, 1)}
+    seconds = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
     write_json(output / "metrics.json", evaluation.summary() | {"seconds": seconds})
     return evaluation
 
@@ -112,9 +119,9 @@ def train(
     check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
-    llm_name = _absolute_if_local(run.llm)
-    max_tokens = _prompt_limit(llm_name, adapter, run.max_tokens)
-    tokenizer = AutoTokenizer.from_pretrained(llm_name)
+    run = replace(run, llm=_absolute_if_local(run.llm))
+    max_tokens = _prompt_limit(run.llm, adapter, run.max_tokens)
+    tokenizer = AutoTokenizer.from_pretrained(run.llm)
     config = RecommenderConfig(
         max_tokens=max_tokens,
         max_items=run.max_items,
@@ -126,39 +133,34 @@ def train(
     prompts = config.prompt_builder(tokenizer, catalogue)
     _start(run, experiment, output, on_data)
 
-    started = time.monotonic()
     sasrec_folder = _sasrec(run, experiment, output)
-    sasrec_done = time.monotonic()
     folder = output / "recommender"
     if folder.is_dir():
         recommender = LaserRecommender.from_pretrained(folder)
     else:
-        set_seed(run.seed)
-        llm = AutoModelForCausalLM.from_pretrained(llm_name, dtype=config.dtype)
-        model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
-        checkpoints = output / "checkpoints" / "laser"
-        train_laser(
-            model,
-            experiment.split,
-            prompts,
-            checkpoints,
-            run.laser,
-            max_items=run.max_items,
-            seed=run.seed,
-            resume_from_checkpoint=last_checkpoint(checkpoints),
-        )
+        with adds_seconds(output, "laser"):
+            set_seed(run.seed)
+            llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
+            model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
+            checkpoints = output / "checkpoints" / "laser"
+            train_laser(
+                model,
+                experiment.split,
+                prompts,
+                checkpoints,
+                run.laser,
+                max_items=run.max_items,
+                seed=run.seed,
+                resume_from_checkpoint=last_checkpoint(checkpoints),
+            )
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
         save_whole(recommender, folder)
-    laser_done = time.monotonic()
+    started = time.monotonic()
     evaluations = evaluate(recommender, experiment.judge)
     for evaluation in evaluations:
         evaluation.save(output / "evaluation" / evaluation.name)
     metrics = compare(*evaluations)
-    metrics["seconds"] = {
-        "sasrec": round(sasrec_done - started, 1),
-        "laser": round(laser_done - sasrec_done, 1),
-        "test": round(time.monotonic() - laser_done, 1),
-    }
+    metrics["seconds"] = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
     write_json(output / "metrics.json", metrics)
     return metrics
 
@@ -199,15 +201,16 @@ def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
     if folder.is_dir():
         return folder
     checkpoints = output / "checkpoints" / "sasrec"
-    sasrec: SASRecModel = train_sasrec(
-        experiment.split,
-        len(experiment.catalogue),
-        checkpoints,
-        run.sasrec,
-        max_items=run.max_items,
-        seed=run.seed,
-        resume_from_checkpoint=last_checkpoint(checkpoints),
-    )
+    with adds_seconds(output, "sasrec"):
+        sasrec: SASRecModel = train_sasrec(
+            experiment.split,
+            len(experiment.catalogue),
+            checkpoints,
+            run.sasrec,
+            max_items=run.max_items,
+            seed=run.seed,
+            resume_from_checkpoint=last_checkpoint(checkpoints),
+        )
     save_whole(sasrec, folder)
     return folder
 

@@ -7,11 +7,16 @@ import json
 import os
 import platform
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
+SECONDS = "seconds.json"
 PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
 
 
@@ -22,22 +27,34 @@ class Savable(Protocol):
         """Writes everything into the folder."""
 
 
+def check_new(folder: Path, *, advice: str = "choose another folder") -> None:
+    """Makes sure that nothing is overwritten.
+
+    Raises:
+        FileExistsError: if it is a file, or a folder that holds something.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; {advice}")
+    # A start that was cut off leaves no run.json but its unfinished beginning.
+    if any(path.name != UNFINISHED_RUN for path in folder.iterdir()):
+        raise FileExistsError(f"{folder} is there already and not empty; {advice}")
+
+
 def check_output(output: Path, *, resume: bool) -> None:
     """Makes sure that a run may write into a folder.
 
     Raises:
         FileExistsError: if it holds something, and that is not a run to go on with.
+        ValueError: if the ``run.json`` of the run to go on with is damaged.
     """
-    if not output.is_dir() or not any(output.iterdir()):
-        return
     if not resume:
-        raise FileExistsError(
-            f"{output} is not empty; choose another folder, or resume the run in it (--resume)"
-        )
-    if not (output / "run.json").is_file():
-        raise FileExistsError(
-            f"{output} is not empty and holds no run to resume (no run.json); choose another"
-        )
+        check_new(output, advice="choose another folder, or resume the run in it (--resume)")
+    elif (output / RUN).is_file():
+        _read_run(output)
+    else:
+        check_new(output, advice="it holds no run to resume (no run.json); choose another folder")
 
 
 def save_whole(saved: Savable, folder: Path) -> None:
@@ -51,38 +68,102 @@ def save_whole(saved: Savable, folder: Path) -> None:
 def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
     """Writes ``run.json``, or makes sure that the one there says the same.
 
+    Where the data lies may change: its hash says whether it is the same.
+
     Args:
         output: folder of the run.
         run: a dataclass of everything that decides it.
         data: counts and hash of what was read.
 
     Raises:
-        ValueError: if the run in the folder was started otherwise or on other data.
+        ValueError: if the run in the folder was started otherwise or on other data, or its
+            ``run.json`` is damaged.
     """
     wanted = json.loads(json.dumps({"settings": asdict(run), "data": data}))
-    file = output / "run.json"
-    if file.is_file():
-        written = json.loads(file.read_text("utf-8"))
-        for part in wanted:
-            different = [
-                name for name in wanted[part] if written[part].get(name) != wanted[part][name]
-            ]
-            if different:
-                raise ValueError(
-                    f"the run in {output} has other {part}: {', '.join(different)} changed; resume "
-                    "it as it was started (run.json says how), or choose another folder"
-                )
+    if (output / RUN).is_file():
+        _check_same(output, _read_run(output), wanted)
         return
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     output.mkdir(parents=True, exist_ok=True)
-    write_json(file, wanted | {"versions": versions})
+    write_json(output / RUN, wanted | {"versions": versions})
+
+
+def _check_same(output: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:
+    before, now = _decisive(written), _decisive(wanted)
+    for part in now:
+        # What only one of them has counts too: a run of another command is another run.
+        different = [
+            name
+            for name in before[part] | now[part]
+            if before[part].get(name) != now[part].get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"the run in {output} has other {part}: {', '.join(different)} changed; resume "
+                "it as it was started (run.json says how), or choose another folder"
+            )
+
+
+def _decisive(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Leaves out of the settings where the log and the items lie."""
+    settings = {name: value for name, value in told.get("settings", {}).items() if name != "items"}
+    log = settings.get("interactions", {})
+    settings["interactions"] = {name: value for name, value in log.items() if name != "path"}
+    return {"settings": settings, "data": told.get("data", {})}
+
+
+def _read_run(output: Path) -> dict[str, Any]:
+    return _read_json(
+        output / RUN, "without it the run cannot be resumed; restore it, or choose another folder"
+    )
+
+
+@contextmanager
+def adds_seconds(output: Path, stage: str) -> Iterator[None]:
+    """Adds the time of what it encloses to the stage's in ``seconds.json``.
+
+    A stage that is interrupted and gone on with counts all its parts, but for those that were
+    killed outright.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = seconds_of(output)
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 1)
+        write_json(output / SECONDS, seconds)
+
+
+def seconds_of(output: Path) -> dict[str, float]:
+    """Returns the seconds that :func:`adds_seconds` has counted, stage by stage."""
+    file = output / SECONDS
+    return _read_json(file, "delete it; its times are lost") if file.is_file() else {}
 
 
 def last_checkpoint(folder: Path) -> str | None:
     """Returns the newest whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-    whole = folder.glob("checkpoint-*/trainer_state.json")
-    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file.parent for file in whole}
-    return str(by_step[max(by_step)]) if by_step else None
+    found = folder.glob("checkpoint-*/trainer_state.json")
+    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file for file in found}
+    for step in sorted(by_step, reverse=True):
+        if _is_json(by_step[step]):
+            return str(by_step[step].parent)
+    return None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _read_json(file: Path, advice: str) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); {advice}") from error
+    return told
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -70,6 +71,17 @@ def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder, monke
     assert result.exit_code == 0, result.output
     after = json.loads((output / "metrics.json").read_text())
     assert after["models"] == before["models"]
+    for stage in ("sasrec", "laser"):
+        assert after["seconds"][stage] == before["seconds"][stage]
+
+
+def test_a_finished_run_is_resumed_from_another_directory(trained, shop, lm_folder, monkeypatch):
+    monkeypatch.setattr(RankingTrainer, "train", None)
+    monkeypatch.chdir(shop)
+    output = os.path.relpath(trained[0])
+    arguments = train_arguments(Path(), os.path.relpath(lm_folder), output)
+    result = run_command(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
 
 
 def test_other_settings_run_to_the_end_and_are_kept(shop, lm_folder, tmp_path):
@@ -99,20 +111,20 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(
     trained, shop, lm_folder, tmp_path, monkeypatch, calls
 ):
     arguments = train_arguments(shop, lm_folder, tmp_path / "run")
-    step, left = RankingTrainer.training_step, iter(range(calls))
+    step, taken, most = RankingTrainer.training_step, [], calls
 
     def stops(self, *args, **kwargs):
-        if next(left, None) is None:
+        if len(taken) == most:
             raise KeyboardInterrupt
+        taken.append((type(self), self.state.global_step))
         return step(self, *args, **kwargs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RankingTrainer, "training_step", stops)
-        assert run_command(*arguments).exit_code == 130
-    checkpoints = [path.name for path in (tmp_path / "run" / "checkpoints").rglob("checkpoint-*")]
-    assert checkpoints
+    monkeypatch.setattr(RankingTrainer, "training_step", stops)
+    assert run_command(*arguments).exit_code == 130
+    most = None
     result = run_command(*arguments, "--resume")
     assert result.exit_code == 0, result.output
+    assert len(set(taken)) == len(taken) > calls  # no step is taken again
     expected = json.loads((trained[0] / "metrics.json").read_text())
     actual = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert actual["models"] == expected["models"]
@@ -121,7 +133,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ([], "is not empty; choose another folder, or resume"),
+        ([], "not empty; choose another folder, or resume"),
         (["--resume", "--seed", "5"], "has other settings: seed changed"),
     ],
 )

@@ -28,7 +28,7 @@ ALLOWED = {
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
-        *("recommender", "comparison", "pipeline"),
+        *("recommender", "comparison", "runs", "pipeline"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

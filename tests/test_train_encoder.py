@@ -34,7 +34,23 @@ def test_what_is_not_said_is_as_in_the_settings(shop, tmp_path):
     assert settings["sasrec"] == asdict(SASRecSettings(patience=1))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_ranks(shop, tmp_path, monkeypatch):
+@pytest.fixture
+def steps(monkeypatch):
+    """The optimizer steps that are taken, by their number in the training."""
+    taken = []
+    step = RankingTrainer.training_step
+    monkeypatch.setattr(
+        RankingTrainer,
+        "training_step",
+        lambda self, *args, **kwargs: (
+            taken.append(self.state.global_step),
+            step(self, *args, **kwargs),
+        )[1],
+    )
+    return taken
+
+
+def test_an_interrupted_run_goes_on_to_the_same_ranks(shop, tmp_path, monkeypatch, steps):
     class Interruption(Exception):
         pass
 
@@ -44,14 +60,32 @@ def test_an_interrupted_run_goes_on_to_the_same_ranks(shop, tmp_path, monkeypatc
             raise Interruption
 
     save = RankingTrainer._save_checkpoint
-    monkeypatch.setattr(RankingTrainer, "_save_checkpoint", interrupt)
-    assert isinstance(run_command(*arguments(shop, tmp_path / "cut")).exception, Interruption)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(RankingTrainer, "_save_checkpoint", interrupt)
+        assert isinstance(run_command(*arguments(shop, tmp_path / "cut")).exception, Interruption)
+    assert steps == [0]
     result = run_command(*arguments(shop, tmp_path / "cut"), "--resume")
     assert result.exit_code == 0, result.output
+    assert steps == [0, 1]  # none is taken again
     assert run_command(*arguments(shop, tmp_path / "whole")).exit_code == 0
     cut, whole = (Evaluation.load(tmp_path / n / "evaluation/sasrec") for n in ("cut", "whole"))
     assert cut.ranks.tolist() == whole.ranks.tolist()
+
+
+def test_a_run_of_train_is_another_run(trained, shop):
+    files = ("metrics.json", "evaluation/sasrec/metrics.json")
+    before = [(trained[0] / name).read_text() for name in files]
+    result = run_command(*arguments(shop, trained[0]), "--resume")
+    assert result.exit_code == 2
+    assert "has other settings: llm, max_tokens, prompt" in result.stderr
+    assert [(trained[0] / name).read_text() for name in files] == before
+
+
+def test_a_file_is_no_output(shop, tmp_path):
+    (tmp_path / "run").touch()
+    result = run_command(*arguments(shop, tmp_path / "run"))
+    assert result.exit_code == 2
+    assert "run is a file; choose another folder" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -108,13 +107,3 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return wrapped
-
-
-def check_new(folder: Path) -> None:
-    """Makes sure that nothing is overwritten.
-
-    Raises:
-        FileExistsError: if the folder holds something.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and not empty; choose another folder")

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
+from laser_peft.runs import check_new
 
 from .base import (
     Items,
     app,
-    check_new,
     console,
     reads_a_log,
     says_what_is_wrong,

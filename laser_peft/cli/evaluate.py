@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
+from laser_peft.runs import check_new
 
 from .base import (
     app,
-    check_new,
     reads_a_log,
     says_what_is_wrong,
 )

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
@@ -52,6 +60,28 @@ def best_checkpoint_arguments() -> dict[str, Any]:
     }
 
 
+class BestCheckpointHere(TrainerCallback):
+    """Looks for the best checkpoint in the folder of the run, which may have been moved."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Exchanges the path that the resumed state remembers.
+
+        Raises:
+            FileNotFoundError: if the best checkpoint is not there.
+        """
+        if not state.best_global_step:
+            return
+        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
+        if not best.is_dir():
+            raise FileNotFoundError(
+                f"{best}, the best checkpoint so far, is missing; restore it, or delete "
+                f"{args.output_dir} to train from the start"
+            )
+        state.best_model_checkpoint = str(best)
+
+
 class RankingTrainer(Trainer):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol."""
 
@@ -67,6 +97,7 @@ class RankingTrainer(Trainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
+        self.add_callback(BestCheckpointHere())
 
     def prediction_step(
         self,
@@ -87,12 +118,27 @@ class RankingTrainer(Trainer):
         item_vectors = self.accelerator.unwrap_model(model).item_vectors()
         return None, ranks_of_targets(user_vectors, item_vectors, targets, seen), targets
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model."""
-        output = super().train(*args, **kwargs)
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder to go on from. Where training had stopped
+                by then, early or at its end, only the best checkpoint is loaded.
+            kwargs: as of transformers' Trainer.
+        """
+        if resume_from_checkpoint is not None:
+            self._stay_stopped(Path(resume_from_checkpoint))
+        output = super().train(resume_from_checkpoint, **kwargs)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.model.eval()
         return output
+
+    def _stay_stopped(self, checkpoint: Path) -> None:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        control = state.stateful_callbacks["TrainerControl"]["args"]
+        # The Trainer forgets that it had stopped, but takes no step beyond the last.
+        if control["should_training_stop"]:
+            self.args.max_steps = state.global_step
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         # In order whatever the training order is: ranks of two models are compared user by user.

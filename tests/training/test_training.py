@@ -112,34 +112,6 @@ def test_sampled_softmax_learns_draws_anew_and_is_repeatable(split, tmp_path, mo
         assert torch.equal(one, other)
 
 
-def test_an_interrupted_sasrec_ends_where_the_whole_one_does(split, tmp_path, monkeypatch):
-    class Interruption(Exception):
-        pass
-
-    def interrupt(trainer, *args):
-        if trainer.state.epoch == 1:
-            save(trainer, *args)
-            raise Interruption
-        save(trainer, *args)
-
-    save = RankingTrainer._save_checkpoint
-    whole = learn(split, tmp_path / "whole", num_negatives=7, batch_size=8)
-    monkeypatch.setattr(RankingTrainer, "_save_checkpoint", interrupt)
-    with pytest.raises(Interruption):
-        learn(split, tmp_path / "cut", num_negatives=7, batch_size=8)
-    monkeypatch.undo()
-    checkpoint = next((tmp_path / "cut").glob("checkpoint-*"))
-    resumed = train_sasrec(
-        split,
-        23,
-        tmp_path / "cut",
-        SASRecSettings(hidden_size=8, epochs=3, num_negatives=7, batch_size=8),
-        resume_from_checkpoint=str(checkpoint),
-    )
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
 @pytest.fixture
 def model(lm_folder, encoder_folder):
     torch.manual_seed(0)
