@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from laser_peft.collaborative import SASRecModel
+from laser_peft import numbering
+from laser_peft.baselines import Encoder
+from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
 from laser_peft.evaluation import Evaluation, compare
@@ -57,6 +59,7 @@ class TrainRun(EncoderRun):
     """Everything that decides the training of an adapter, and of the SASRec that it reads."""
 
     llm: str
+    encoder: str | None = None  # a trained one, a folder or Hub id; None: a SASRec is trained
     max_tokens: int | None = None  # longest prompt; None: 512, or what the LM has room for
     prompt: PromptTemplate = PromptTemplate()
     chat_template: bool = False  # put the prompt into the tokenizer's chat template
@@ -119,7 +122,11 @@ def train(
     check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.
     adapter = BiTuningConfig(**run.adapter)
-    run = replace(run, llm=_absolute_if_local(run.llm))
+    run = replace(
+        run,
+        llm=_absolute_if_local(run.llm),
+        encoder=run.encoder and _absolute_if_local(run.encoder),
+    )
     max_tokens = _prompt_limit(run.llm, adapter, run.max_tokens)
     tokenizer = AutoTokenizer.from_pretrained(run.llm)
     config = RecommenderConfig(
@@ -130,10 +137,12 @@ def train(
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
+    if run.encoder is not None:
+        _check_encoder(run.encoder, catalogue)
     prompts = config.prompt_builder(tokenizer, catalogue)
     _start(run, experiment, output, on_data)
 
-    sasrec_folder = _sasrec(run, experiment, output)
+    encoder = run.encoder or str(_sasrec(run, experiment, output))
     folder = output / "recommender"
     if folder.is_dir():
         recommender = LaserRecommender.from_pretrained(folder)
@@ -141,7 +150,7 @@ def train(
         with adds_seconds(output, "laser"):
             set_seed(run.seed)
             llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
-            model = get_peft_model(llm, replace(adapter, collaborative_encoder=str(sasrec_folder)))
+            model = get_peft_model(llm, replace(adapter, collaborative_encoder=encoder))
             checkpoints = output / "checkpoints" / "laser"
             train_laser(
                 model,
@@ -211,8 +220,17 @@ def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
             seed=run.seed,
             resume_from_checkpoint=last_checkpoint(checkpoints),
         )
+    numbering.sign(sasrec.config, experiment.catalogue.item_ids)
     save_whole(sasrec, folder)
     return folder
+
+
+def _check_encoder(name: str, catalogue: Catalogue) -> None:
+    """Makes sure that a trained encoder can be read by an adapter for these items."""
+    model = AutoModel.from_pretrained(name)
+    check_encoder(model)
+    Encoder(model, len(catalogue))  # checks the number of items
+    numbering.check(model.config, catalogue.item_ids)
 
 
 def _absolute_if_local(name: str) -> str:

@@ -40,8 +40,20 @@ def train(
         int, typer.Option(min=0, help="Users on whom the best step is chosen; 0 for all.")
     ] = 2000,
     sasrec_epochs: Annotated[
-        int, typer.Option(min=1, help="At most so many passes of the SASRec; it stops early.")
-    ] = SASRecSettings().epochs,
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many passes of the SASRec; it stops early. Default: 10, more where "
+            "users are few.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or Hub id of a trained encoder, from train-encoder or your own "
+            "(docs/encoders.md), in place of a new SASRec."
+        ),
+    ] = None,
     prefix_tokens: Annotated[int, typer.Option(help="Virtual tokens before the text.")] = 16,
     suffix_tokens: Annotated[int, typer.Option(help="Virtual tokens after the text.")] = 1,
     experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
@@ -92,6 +104,7 @@ def train(
         prompt=PromptTemplate() if prompt is None else PromptTemplate.read(prompt),
         chat_template=chat_template,
         sasrec=SASRecSettings(epochs=sasrec_epochs),
+        encoder=encoder,
         laser=LaserSettings(
             epochs=epochs,
             every_prefix=every_prefix,

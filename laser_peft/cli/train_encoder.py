@@ -29,10 +29,14 @@ def train_encoder(
     heads: Annotated[int, typer.Option(help="Heads a block.")] = DEFAULT.num_attention_heads,
     dropout: Annotated[float, typer.Option(help="Probability of dropout.")] = DEFAULT.dropout,
     epochs: Annotated[
-        int, typer.Option(help="At most so many passes; the rate falls to zero over them.")
+        int | None,
+        typer.Option(
+            help="At most so many passes; the rate falls to zero over them. Default: 10, more "
+            "where users are few."
+        ),
     ] = DEFAULT.epochs,
     patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation before stopping.")
+        int, typer.Option(help="Validations without a better one before stopping.")
     ] = DEFAULT.patience,
     batch_size: Annotated[int, typer.Option(help="Users a step.")] = DEFAULT.batch_size,
     learning_rate: Annotated[

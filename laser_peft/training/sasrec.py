@@ -1,5 +1,6 @@
 """Trains the SASRec that an adapter reads."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from .datasets import HistoryDataset, NextItemDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
 from .settings import check_at_least_one
 
+MIN_EPOCHS, MIN_STEPS = 10, 1500
+MAX_VALIDATIONS = 20
+
 
 @dataclass(frozen=True)
 class SASRecSettings:
@@ -25,8 +29,10 @@ class SASRecSettings:
         num_hidden_layers: blocks.
         num_attention_heads: heads a block.
         dropout: dropout probability.
-        epochs: at most so many passes over the users.
-        patience: epochs without a better validation NDCG@10 before stopping.
+        epochs: at most so many passes over the users; None: 10, or as many as make 1,500 steps
+            where users are few.
+        patience: validations without a better NDCG@10 before stopping; there is one an epoch, but
+            at most 20 in all.
         batch_size: users a step.
         learning_rate: of AdamW at the start; falls to zero along a half cosine.
         weight_decay: of AdamW.
@@ -38,7 +44,7 @@ class SASRecSettings:
     num_hidden_layers: int = 1
     num_attention_heads: int = 1
     dropout: float = 0.5
-    epochs: int = 10
+    epochs: int | None = None
     patience: int = 4
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -47,7 +53,9 @@ class SASRecSettings:
 
     def __post_init__(self) -> None:
         self.model_config(num_items=1, max_items=1)  # checks the sizes
-        check_at_least_one(self, "epochs", "patience", "batch_size")
+        check_at_least_one(self, "patience", "batch_size")
+        if self.epochs is not None:
+            check_at_least_one(self, "epochs")
         if self.num_negatives < 0:
             raise ValueError(
                 "SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
@@ -61,6 +69,17 @@ class SASRecSettings:
             raise ValueError(
                 f"SASRecSettings: weight_decay must not be below 0, got {self.weight_decay}"
             )
+
+    def num_epochs(self, num_users: int) -> int:
+        """Returns the passes over so many users.
+
+        Example:
+            >>> SASRecSettings().num_epochs(22_363), SASRecSettings().num_epochs(2_000)
+            (10, 94)
+        """
+        if self.epochs is not None:
+            return self.epochs
+        return max(MIN_EPOCHS, math.ceil(MIN_STEPS / math.ceil(num_users / self.batch_size)))
 
     def model_config(self, *, num_items: int, max_items: int) -> SASRecConfig:
         """Returns the model's own configuration.
@@ -118,11 +137,15 @@ def train_sasrec(
         seed: of the initial weights and of the order of users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
     """
+    train_dataset = NextItemDataset(split.train_histories, max_items)
+    epochs = settings.num_epochs(len(train_dataset))
+    steps_an_epoch = math.ceil(len(train_dataset) / settings.batch_size)
+    every = steps_an_epoch * math.ceil(epochs / MAX_VALIDATIONS)
     set_seed(seed)
     model = SASRecModel(settings.model_config(num_items=num_items, max_items=max_items))
     args = ranking_arguments(
         output_dir,
-        num_train_epochs=settings.epochs,
+        num_train_epochs=epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=256,
         learning_rate=settings.learning_rate,
@@ -131,16 +154,18 @@ def train_sasrec(
         # Not grouped by length: the loss is a mean over a batch's positions, and batches of short
         # histories would give each of their few positions too much weight (docs/lab.md).
         train_sampling_strategy="random",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        logging_strategy="epoch",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        logging_steps=every,
         seed=seed,
         **best_checkpoint_arguments(),
     )
     trainer = SASRecTrainer(
         model,
         args,
-        train_dataset=NextItemDataset(split.train_histories, max_items),
+        train_dataset=train_dataset,
         eval_dataset=HistoryDataset(split.validation, max_items),
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
         num_negatives=settings.num_negatives,
