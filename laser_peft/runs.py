@@ -36,7 +36,7 @@ def check_new(folder: Path, *, advice: str = "choose another folder") -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; {advice}")
+        raise FileExistsError(f"{folder} is a file; choose a folder")
     # A start that was cut off leaves no run.json but its unfinished beginning.
     if any(path.name != UNFINISHED_RUN for path in folder.iterdir()):
         raise FileExistsError(f"{folder} is there already and not empty; {advice}")

@@ -144,10 +144,13 @@ def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, m
     assert message in result.stderr
 
 
-def test_a_checkpoint_cut_off_in_writing_is_passed_over(trained, shop, lm_folder, tmp_path):
+@pytest.mark.parametrize("state", [None, '{"best_global_step": 9, "best_model_ch'])
+def test_a_checkpoint_cut_off_in_writing_is_passed_over(trained, shop, lm_folder, tmp_path, state):
     cut_off = tmp_path / "run" / "checkpoints" / "sasrec" / "checkpoint-9"
     cut_off.mkdir(parents=True)
     (cut_off / "model.safetensors").touch()
+    if state is not None:
+        (cut_off / "trainer_state.json").write_text(state)
     (tmp_path / "run" / "run.json").write_text((trained[0] / "run.json").read_text())
     result = run_command(*train_arguments(shop, lm_folder, tmp_path / "run"), "--resume")
     assert result.exit_code == 0, result.output

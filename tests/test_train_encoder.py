@@ -85,7 +85,7 @@ def test_a_file_is_no_output(shop, tmp_path):
     (tmp_path / "run").touch()
     result = run_command(*arguments(shop, tmp_path / "run"))
     assert result.exit_code == 2
-    assert "run is a file; choose another folder" in result.stderr
+    assert "run is a file; choose a folder" in result.stderr
 
 
 @pytest.mark.parametrize(
