@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from conftest import run_command
+from conftest import run_command, train_arguments
 
 from laser_peft.evaluation import Evaluation
 from laser_peft.training import RankingTrainer, SASRecSettings
@@ -104,4 +104,38 @@ def test_what_cannot_work_is_said_before_anything_is_written(shop, tmp_path, cha
     result = run_command(*arguments(shop, tmp_path / "run"), *change)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def encoder(shop, tmp_path_factory):
+    output = tmp_path_factory.mktemp("encoder") / "run"
+    assert run_command(*arguments(shop, output)).exit_code == 0
+    return output
+
+
+def test_an_adapter_takes_an_encoder_that_is_there(encoder, shop, lm_folder, tmp_path):
+    given = ["--encoder", encoder / "sasrec"]
+    result = run_command(*train_arguments(shop, lm_folder, tmp_path / "run"), *given)
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run" / "sasrec").exists()
+    within = Evaluation.load(tmp_path / "run" / "evaluation" / "sasrec")
+    alone = Evaluation.load(encoder / "evaluation" / "sasrec")
+    assert within.ranks.tolist() == alone.ranks.tolist()
+    assert "sasrec" not in json.loads((tmp_path / "run" / "seconds.json").read_text())
+
+
+def test_an_encoder_of_another_catalogue_is_refused_first(encoder, shop, lm_folder, tmp_path):
+    lines = (shop / "items.jsonl").read_text().splitlines()
+    (tmp_path / "items.jsonl").write_text("\n".join(reversed(lines)))
+    command = train_arguments(shop, lm_folder, tmp_path / "run")
+    command[command.index("--items") + 1] = tmp_path / "items.jsonl"
+    result = run_command(*command, "--encoder", encoder / "sasrec")
+    assert result.exit_code == 2
+    assert "trained on other items, or the same in another order" in result.stderr
+    result = run_command(
+        *train_arguments(shop, lm_folder, tmp_path / "run"), "--encoder", lm_folder
+    )
+    assert result.exit_code == 2
+    assert "items and the catalogue has 23" in result.stderr
     assert not (tmp_path / "run").exists()
