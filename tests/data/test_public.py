@@ -91,6 +91,34 @@ def test_a_second_run_downloads_nothing_and_gives_the_same(beauty, server, tmp_p
     assert len(server.asked) == 2
 
 
+def test_what_comes_last_is_the_description(beauty, tmp_path, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(public, "write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            public.download(beauty, tmp_path, progress=False)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "raw",
+        "interactions.parquet",
+        "items.parquet",
+    }
+    public.download(beauty, tmp_path, progress=False)  # not taken for tables of another origin
+    assert (tmp_path / "dataset.json").is_file()
+
+
+def test_a_description_that_cannot_be_read_is_named(beauty, tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="dataset.json is no JSON .*; remove it and run"):
+        public.download(beauty, tmp_path, progress=False)
+
+
+def test_of_the_items_without_events_those_kept_are_counted():
+    rows = [Item("9", "Heat", "", []), Item("9", "Heat again", "", []), Item("1", "Red", "", [])]
+    frame, counts = build_items(rows, ["1"], all_items=True)
+    assert frame["item_id"].to_list() == ["1", "9"]
+    assert counts["metadata_rows_without_events_kept"] == 1
+    assert counts["metadata_rows_repeated"] == 1
+
+
 def test_a_column_of_which_nothing_is_known_is_left_out():
     frame, _ = build_items([Item("1", "Heat", "", [])], ["1"], all_items=False)
     assert frame.columns == ["item_id", "title"]
@@ -139,6 +167,12 @@ def test_the_command_prints_counts_citation_licence_and_what_comes_next(beauty, 
         assert text in result.output
     inputs = f"--interactions {folder}/interactions.parquet --items {folder}/items.parquet"
     assert f"Next: laser-peft train {inputs} --llm MODEL --output RUN" in result.output
+
+
+def test_the_next_command_can_be_pasted(beauty, tmp_path):
+    folder = tmp_path / "my data"
+    result = run_command("download", beauty, "--output", folder)
+    assert f"--interactions '{folder}/interactions.parquet' --items '{folder}" in result.output
 
 
 def test_the_command_lists_the_known_names():
