@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 
 class Event(NamedTuple):
@@ -88,7 +88,7 @@ def whole_archive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_gzip(path: Path) -> Iterator[IO[bytes]]:
+def open_gzip(path: Path) -> Iterator[Iterable[bytes]]:
     """Opens a gzip file of lines for one pass, whatever its size."""
     with whole_archive(path), gzip.open(path) as file:
         yield file
