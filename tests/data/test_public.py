@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import polars as pl
@@ -14,6 +15,7 @@ from laser_peft.data.public.building import build_items
 from laser_peft.data.public.fetch import Source
 from laser_peft.data.public.known import KNOWN
 from laser_peft.data.public.records import Item
+from laser_peft.data.public.whole_files import read_json, write_json
 
 
 @pytest.fixture
@@ -103,6 +105,15 @@ def test_what_comes_last_is_the_description(beauty, tmp_path, monkeypatch):
     }
     public.download(beauty, tmp_path, progress=False)  # not taken for tables of another origin
     assert (tmp_path / "dataset.json").is_file()
+
+
+def test_a_file_that_is_not_yet_whole_leaves_the_old_one(tmp_path, monkeypatch):
+    write_json({"a": 1}, tmp_path / "a.json")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(os, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_json({"a": 2}, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == {"a": 1}
 
 
 def test_a_description_that_cannot_be_read_is_named(beauty, tmp_path):
