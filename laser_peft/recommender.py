@@ -41,15 +41,24 @@ class RecommenderConfig:
 
     Args:
         max_tokens: longest prompt in tokens.
-        max_items: newest items of a history that prompt and collaborative encoder read.
+        max_items: newest items of a history that prompt and collaborative encoder read; at least 1.
         prompt: what a prompt says around and about the items.
         dtype: precision in which the language model is loaded, a torch dtype's name.
+
+    Raises:
+        ValueError: if ``max_items`` is below one.
     """
 
     max_tokens: int = 512
     max_items: int = 50
     prompt: PromptTemplate = PromptTemplate()
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.max_items < 1:
+            raise ValueError(
+                f"RecommenderConfig: max_items must be at least 1, got {self.max_items}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RecommenderConfig":

@@ -114,3 +114,10 @@ def test_another_catalogue_is_refused(recommender):
     fewer = Catalogue(recommender.catalogue.frame.head(7))
     with pytest.raises(ValueError, match="scores 23 items and the catalogue has 7"):
         LaserRecommender(recommender.model, recommender.tokenizer, fewer)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_history_of_no_item_is_refused(limit):
+    message = f"RecommenderConfig: max_items must be at least 1, got {limit}"
+    with pytest.raises(ValueError, match=message):
+        RecommenderConfig(max_items=limit)

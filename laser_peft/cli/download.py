@@ -1,5 +1,6 @@
 """``laser-peft download``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,8 @@ def download(
         ("Page", tables.dataset.page),
         (
             "Next",
-            f"laser-peft train --interactions {tables.interactions} --items {tables.items} "
-            "--llm MODEL --output RUN",
+            f"laser-peft train --interactions {shlex.quote(str(tables.interactions))} "
+            f"--items {shlex.quote(str(tables.items))} --llm MODEL --output RUN",
         ),
     ):
         console.print(Text(f"{what}: {text}"), soft_wrap=True)

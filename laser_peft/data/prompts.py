@@ -25,12 +25,13 @@ class PromptBuilder:
         tokenizer: the language model's tokenizer.
         catalogue: the items; their texts are tokenised here, once.
         max_tokens: longest prompt in tokens.
-        max_items: longest history in items, None for no limit.
+        max_items: longest history in items, at least 1; None for no limit.
         template: what a prompt says around and about the items.
 
     Raises:
-        ValueError: if ``max_tokens`` cannot hold the template's own words and a short item, or the
-            template asks for attributes that the catalogue does not have.
+        ValueError: if ``max_items`` is below one, ``max_tokens`` cannot hold the template's own
+            words and a short item, or the template asks for attributes that the catalogue does
+            not have.
 
     Warns:
         UserWarning: if an item alone is longer than a prompt; its text is cut to fit.
@@ -45,6 +46,8 @@ class PromptBuilder:
         max_items: int | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
+        if max_items is not None and max_items < 1:
+            raise ValueError(f"max_items must be at least 1, or None for no limit, got {max_items}")
         self.max_tokens = max_tokens
         self.max_items = max_items
         self.template = template = template or PromptTemplate()

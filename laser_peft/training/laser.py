@@ -11,7 +11,7 @@ from laser_peft.data import PromptBuilder, Split
 
 from .datasets import PromptDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, by_length, ranking_arguments
-from .settings import check_at_least_one
+from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class LaserSettings:
         validation_users: users, drawn once, on whom the best step is chosen; 0 for all.
         evaluations_per_epoch: how often validation is measured.
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
+
+    Raises:
+        ValueError: if a count is below one (``validation_users``: below zero), the learning rate
+            not above 0, the weight decay below 0, or one of them no finite number.
     """
 
     epochs: int = 3
@@ -41,6 +45,8 @@ class LaserSettings:
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "epochs", "batch_size", "evaluations_per_epoch")
+        check_above_zero(self, "learning_rate")
+        check_not_below_zero(self, "weight_decay", "validation_users")
 
 
 def train_laser(

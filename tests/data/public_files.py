@@ -6,11 +6,12 @@ import io
 import json
 import threading
 import zipfile
+import zlib
 from contextlib import contextmanager
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.files``, with ranges; may break off, refuse ranges or answer a page."""
+    """Serves ``server.files``, with versions and ranges; may break off or leave those out."""
 
     def do_GET(self):
         server = self.server
@@ -20,12 +21,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = 0
-        if "Range" in self.headers and server.takes_ranges:
+        version = server.version(content)
+        same = self.headers.get("If-Range") in {None, *version.values()}
+        if "Range" in self.headers and server.takes_ranges and same:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
         self.send_response(206 if start else 200)
+        for name, value in version.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = len(content) if server.breaks_at is None else server.breaks_at
@@ -41,13 +49,17 @@ def serving():
     """A server in a thread of its own; what it serves and was asked for are its attributes."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.files, httpd.asked = {}, []
-        httpd.takes_ranges, httpd.breaks_at = True, None
+        httpd.takes_ranges, httpd.breaks_at, httpd.version = True, None, etag
         httpd.url = f"http://127.0.0.1:{httpd.server_port}/data"
         thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
         yield httpd
         httpd.shutdown()
         thread.join()
+
+
+def etag(content):
+    return {"ETag": f'"{zlib.crc32(content)}"'}
 
 
 def zipped_lines(*rows):

@@ -62,6 +62,43 @@ def test_where_words_go_across_pieces_the_text_is_the_same_but_for_spaces(catalo
     assert tokenizer.decode(tokens).split() == text.split()
 
 
+# How byte-level BPE splits a text in the families of Qwen (digit by digit) and of Llama 3.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(scope="module", params=["1", "3"])
+def modern_tokenizer(request):
+    """As those of Qwen and Llama 3, trained where it could learn to join lines."""
+    return trained_tokenizer(lambda: byte_bpe(WORDS.replace("DIGITS", request.param)))
+
+
+def whole_text(template, items):
+    lines = (template.item.format(number=n, item=text) for n, text in enumerate(items, 1))
+    return template.instruction + "".join(lines) + template.ending
+
+
+@pytest.mark.parametrize(
+    ("template", "exact"),
+    [
+        (PromptTemplate(), True),
+        (PromptTemplate(item="- {item}\n", ending="Taste:"), True),
+        (PromptTemplate(item="{item}, "), False),
+        (PromptTemplate(item="{number}{item}; ", ending="Taste:"), False),
+        (PromptTemplate(item="{number}. {item}\n\n", ending="\n"), False),
+    ],
+)
+def test_whether_tokens_are_those_of_the_whole_text_depends_on_the_template(
+    modern_tokenizer, catalogue, template, exact
+):
+    tokens = PromptBuilder(modern_tokenizer, catalogue, template=template)([3, 2, 3])[1:]
+    text = whole_text(template, ["Blue chair", "brand: Borun", "Blue chair"])
+    assert (tokens == encode(modern_tokenizer, text)) == exact
+    assert modern_tokenizer.decode(tokens) == text
+
+
 def test_another_template_is_token_for_token_the_text(any_tokenizer, catalogue):
     template = PromptTemplate(
         instruction="Taste:\n",
@@ -153,6 +190,13 @@ def test_truncation_drops_the_oldest_items_whole(any_tokenizer, catalogue):
 def test_a_limit_of_items_keeps_the_newest(tokenizer, catalogue):
     limited = PromptBuilder(tokenizer, catalogue, max_items=2)
     assert limited([1, 2, 3]) == PromptBuilder(tokenizer, catalogue)([2, 3])
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_of_no_item_is_refused(tokenizer, catalogue, limit):
+    message = f"max_items must be at least 1, or None for no limit, got {limit}"
+    with pytest.raises(ValueError, match=message):
+        PromptBuilder(tokenizer, catalogue, max_items=limit)
 
 
 def test_one_token_less_costs_a_whole_item(tokenizer, catalogue):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import polars as pl
@@ -14,6 +15,7 @@ from laser_peft.data.public.building import build_items
 from laser_peft.data.public.fetch import Source
 from laser_peft.data.public.known import KNOWN
 from laser_peft.data.public.records import Item
+from laser_peft.data.public.whole_files import read_json, write_json
 
 
 @pytest.fixture
@@ -91,6 +93,43 @@ def test_a_second_run_downloads_nothing_and_gives_the_same(beauty, server, tmp_p
     assert len(server.asked) == 2
 
 
+def test_what_comes_last_is_the_description(beauty, tmp_path, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(public, "write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            public.download(beauty, tmp_path, progress=False)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "raw",
+        "interactions.parquet",
+        "items.parquet",
+    }
+    public.download(beauty, tmp_path, progress=False)  # not taken for tables of another origin
+    assert (tmp_path / "dataset.json").is_file()
+
+
+def test_a_file_that_is_not_yet_whole_leaves_the_old_one(tmp_path, monkeypatch):
+    write_json({"a": 1}, tmp_path / "a.json")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(os, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_json({"a": 2}, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_description_that_cannot_be_read_is_named(beauty, tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="dataset.json is no JSON .*; remove it and run"):
+        public.download(beauty, tmp_path, progress=False)
+
+
+def test_of_the_items_without_events_those_kept_are_counted():
+    rows = [Item("9", "Heat", "", []), Item("9", "Heat again", "", []), Item("1", "Red", "", [])]
+    frame, counts = build_items(rows, ["1"], all_items=True)
+    assert frame["item_id"].to_list() == ["1", "9"]
+    assert counts["metadata_rows_without_events_kept"] == 1
+    assert counts["metadata_rows_repeated"] == 1
+
+
 def test_a_column_of_which_nothing_is_known_is_left_out():
     frame, _ = build_items([Item("1", "Heat", "", [])], ["1"], all_items=False)
     assert frame.columns == ["item_id", "title"]
@@ -139,6 +178,12 @@ def test_the_command_prints_counts_citation_licence_and_what_comes_next(beauty, 
         assert text in result.output
     inputs = f"--interactions {folder}/interactions.parquet --items {folder}/items.parquet"
     assert f"Next: laser-peft train {inputs} --llm MODEL --output RUN" in result.output
+
+
+def test_the_next_command_can_be_pasted(beauty, tmp_path):
+    folder = tmp_path / "my data"
+    result = run_command("download", beauty, "--output", folder)
+    assert f"--interactions '{folder}/interactions.parquet' --items '{folder}" in result.output
 
 
 def test_the_command_lists_the_known_names():

@@ -1,7 +1,10 @@
 """Readers of the published formats, on files made in them."""
 
+import gzip
+import json
 import zipfile
 
+import polars as pl
 import pytest
 from public_files import json_lines, movielens_zip, python_lines, review, zipped_lines
 
@@ -39,6 +42,31 @@ def test_metadata_of_2014_are_python_literals(tmp_path):
     assert list(amazon.read_items_2014(path, None)) == expected
     wanted = [item for item in amazon.read_items_2014(path, {"B03"}) if item[0] == "B03"]
     assert wanted == expected[2:]
+
+
+def test_metadata_of_2014_that_nobody_wants_are_not_parsed(tmp_path):
+    rows = zipped_lines("{'asin': 'B01', 'title': never closed", repr({"asin": "B02"}))
+    path = saved(tmp_path, "meta_Beauty.json.gz", rows)
+    assert [item.item_id for item in amazon.read_items_2014(path, {"B02"})] == ["B01", "B02"]
+
+
+def test_half_a_character_is_replaced_and_two_halves_are_one(tmp_path):
+    rows = zipped_lines(
+        r"""{"asin": "B01", "title": "\ud83d red"}""",
+        r"""{"asin": "B02", "title": "&#x1F600; \ud83d\ude00"}""",
+    )
+    path = saved(tmp_path, "meta.json.gz", rows)
+    for read in (amazon.read_items_2014, amazon.read_items_2018):  # 2014: two halves as two
+        titles = [item.title for item in read(path, None)]
+        assert titles == ["\ufffd red", "\U0001f600 \U0001f600"]
+        assert pl.Series(titles).to_list() == titles
+
+
+def test_a_line_in_another_encoding_is_named(tmp_path):
+    content = gzip.compress(json.dumps(review("A", "B", 1)).encode() + b'\n{"asin": "\xe9"}\n')
+    path = saved(tmp_path, "reviews.json.gz", content)
+    with pytest.raises(ValueError, match=r"reviews.json.gz, line 2: no utf-8 text .*xe9"):
+        list(amazon.read_reviews(path))
 
 
 def test_metadata_of_2014_are_never_run(tmp_path):

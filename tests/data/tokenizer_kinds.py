@@ -1,6 +1,6 @@
 """Small tokenizers of several kinds, trained on the spot."""
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from laser_peft.data.prompt_template import INSTRUCTION
@@ -9,12 +9,21 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [
     INSTRUCTION + "1. Red lamp (brand: Alba; category: Home, Lamps)\n2. brand: Borun\n3. Blue",
     "user assistant You help. 0123456789 <>|_/ is no end im_end im_start Taste: chair lamp\n",
+    "\n\n\n",
 ]
 
 
-def byte_bpe():
+def byte_bpe(words=None):
+    """With a pattern of words, else with that of GPT-2."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if words:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(words), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     return backend, trainers.BpeTrainer(

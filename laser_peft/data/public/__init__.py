@@ -7,14 +7,14 @@
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .building import build_interactions, build_items, write_whole
-from .fetch import fetch
+from .building import build_interactions, build_items
+from .fetch import fetch, read_lock
 from .known import KNOWN, PublicDataset
+from .whole_files import read_json, write_frame, write_json
 
 RAW_FOLDER = "raw"
 DESCRIPTION_FILE = "dataset.json"
@@ -65,6 +65,7 @@ def download(
         ValueError: if the name or a file name is unknown, the folder holds another data set, or
             a file is damaged or not in the published format.
         ConnectionError: if a file cannot be downloaded.
+        OSError: if a file cannot be written.
     """
     if name not in KNOWN:
         near = difflib.get_close_matches(name, KNOWN, n=5, cutoff=0.5)
@@ -81,7 +82,7 @@ def download(
             f"{name} has no file {', '.join(sorted(unknown))}; checksums are for "
             f"{', '.join(sources)}"
         )
-    _check_folder(folder, name)
+    _check_folder(folder, dataset)
     raw = {
         file_name: fetch(
             source, folder / RAW_FOLDER, sha256=checksums.get(file_name), progress=progress
@@ -111,20 +112,20 @@ def download(
         "citation": dataset.citation,
         "licence": dataset.licence,
     }
-    text = json.dumps(description, indent=2) + "\n"
-    (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-    write_whole(interactions, tables.interactions)
-    write_whole(items, tables.items)
+    write_frame(items, tables.items)
+    write_frame(interactions, tables.interactions)
+    write_json(description, folder / DESCRIPTION_FILE)  # last: it says that the tables are there
     return tables
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    file = folder / DESCRIPTION_FILE
+def _check_folder(folder: Path, dataset: PublicDataset) -> None:
+    file, log = folder / DESCRIPTION_FILE, dataset.log.file_name
     if file.is_file():
-        there = json.loads(file.read_text("utf-8"))["name"]
-        if there != name:
-            raise ValueError(f"{folder} holds {there}; choose another folder for {name}")
-    elif folder.is_dir() and (folder / "interactions.parquet").exists():
+        there = read_json(file).get("name")
+        if there != dataset.name:
+            raise ValueError(f"{folder} holds {there}; choose another folder for {dataset.name}")
+    # A run of ours that was stopped between the tables leaves them without a description.
+    elif (folder / "interactions.parquet").exists() and log not in read_lock(folder / RAW_FOLDER):
         raise ValueError(
             f"{folder} holds interactions.parquet of another origin; choose another folder"
         )

@@ -1,9 +1,7 @@
 """From what a reader yields to the two tables, and the counts that say what was done."""
 
-import os
 from array import array
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,13 +68,12 @@ def build_items(
     found: dict[str, Item | None] = dict.fromkeys(needed)
     has_events, others, repeated = set(needed), 0, 0
     for item in rows:
-        if item.item_id not in has_events:
-            others += 1
-            if not all_items:
-                continue
+        without_events = item.item_id not in has_events
         if found.get(item.item_id) is not None:
             repeated += 1
-        else:
+            continue
+        others += without_events
+        if all_items or not without_events:
             found[item.item_id] = item
     items = [item or Item(item_id, "", "", []) for item_id, item in found.items()]
     frame = pl.DataFrame(
@@ -91,13 +88,6 @@ def build_items(
     }
     known = [name for name in frame.columns if frame[name].null_count() < frame.height]
     return frame.select(known), counts
-
-
-def write_whole(frame: pl.DataFrame, path: Path) -> None:
-    """Writes Parquet beside the path first: a file with this name is always whole."""
-    part = path.with_name(f"{path.name}.part")
-    frame.write_parquet(part)
-    os.replace(part, path)
 
 
 def _texts(numbers: dict[str, int], column: array) -> pl.Series:

@@ -1,24 +1,23 @@
-"""Brings one file from its public address, resumes what was interrupted, and checks what came.
+"""Makes sure that a public file is here and is what it should be.
 
 What comes in is called ``NAME.part`` until it is whole and checked. ``checksums.json`` beside the
-files remembers size and SHA-256 of each when it was first seen; a later run must find the same.
+files remembers size and SHA-256 of each when it was first seen whole; a later run must find the
+same.
 """
 
+import gzip
 import hashlib
-import json
 import os
+import zipfile
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-from tqdm import tqdm
+from .records import whole_archive
+from .transfer import BLOCK, discard, transfer
+from .whole_files import read_json, write_json
 
 LOCK_FILE = "checksums.json"
-BLOCK = 1 << 20  # bytes read at a time
-TIMEOUT = 60  # seconds without a byte before a connection counts as lost
 FIRST_BYTES = {".gz": b"\x1f\x8b", ".zip": b"PK\x03\x04"}
 
 
@@ -56,71 +55,39 @@ def fetch(
 
     Raises:
         ConnectionError: if it cannot be downloaded, or the transfer stops half way.
-        ValueError: if what is there is no archive of its kind or has another checksum.
+        OSError: if it cannot be written.
+        ValueError: if what is there is no archive of its kind, or has another checksum or, where
+            none is known yet, is damaged; or if ``checksums.json`` cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / source.file_name
-    lock = _read_lock(folder)
+    lock = read_lock(folder)
     known = lock.get(path.name, {}).get("sha256")
     if path.is_file():
         found = _check(path, source, sha256 or known)
     else:
         part = path.with_name(f"{path.name}.part")
-        _transfer(source.url, part, path, progress)
+        transfer(source.url, part, path, progress=progress)
         try:
             found = _check(part, source, sha256 or known)
         except ValueError:
-            part.unlink()  # going on from it would never make it right
+            discard(part)  # going on from it would never make it right
             raise
         os.replace(part, path)
+        discard(part)
     lock[path.name] = {"url": source.url, "bytes": path.stat().st_size, "sha256": found}
-    (folder / LOCK_FILE).write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
+    write_json(lock, folder / LOCK_FILE)
     return path
 
 
-def _read_lock(folder: Path) -> dict[str, dict[str, Any]]:
+def read_lock(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns what was remembered of the files in a folder, by their names.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
     file = folder / LOCK_FILE
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
-def _transfer(url: str, part: Path, path: Path, progress: bool) -> None:
-    """Downloads into ``part``, going on behind what is there if the server can."""
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "laser-peft"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
-            start = have if answer.status == 206 else 0
-            length = answer.headers.get("Content-Length")
-            total = None if length is None else start + int(length)
-            bar = tqdm(
-                total=total, initial=start, unit="B", unit_scale=True, desc=path.name,
-                disable=not progress,
-            )  # fmt: skip
-            with bar, part.open("ab" if start else "wb") as file:
-                while block := answer.read(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-        reason = None
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and have:  # nothing behind what is there: it is no part of this file
-            part.unlink()
-            return _transfer(url, part, path, progress)
-        reason = f"the server answered {error.code} {error.reason}"
-    except URLError as error:
-        reason = str(error.reason)
-    except (OSError, HTTPException) as error:
-        reason = f"the connection was lost ({error or type(error).__name__})"
-    kept = part.stat().st_size if part.is_file() else 0
-    if reason is None and total is not None and kept != total:
-        reason = f"the transfer stopped at {kept} of {total} bytes"
-    if reason is not None:
-        raise ConnectionError(
-            f"cannot download {url}: {reason}. Run the same again"
-            + (f", which goes on behind the {kept} bytes that are here" if kept else "")
-            + f"; or download the file by hand, put it at {path} and run the same again"
-        )
-    return None
+    return read_json(file) if file.is_file() else {}
 
 
 def _check(path: Path, source: Source, sha256: str | None) -> str:
@@ -148,4 +115,19 @@ def _check(path: Path, source: Source, sha256: str | None) -> str:
                 f"{path.with_name(source.file_name)} if it is there, and run the same again"
                 + ("" if kind == "md5" else f"; {LOCK_FILE} beside it, or you, gave the checksum")
             )
+    if source.md5 is None and sha256 is None:
+        _read_to_the_end(path, path.with_name(source.file_name))
     return digests["sha256"].hexdigest()
+
+
+def _read_to_the_end(path: Path, kept_as: Path) -> None:
+    """Makes sure that an archive is whole by the check sums it carries itself."""
+    with whole_archive(kept_as):
+        if kept_as.suffix == ".gz":
+            with gzip.open(path) as file:
+                while file.read(BLOCK):
+                    pass
+        else:
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"{damaged} in it has another check sum")

@@ -1,6 +1,5 @@
 """The published format of MovieLens-1M: a zip of ``::``-separated files in Latin-1."""
 
-import io
 import zipfile
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ def _rows(path: Path, member: str, form: str) -> Iterator[tuple[str, list[str]]]
         if member not in archive.namelist():
             raise ValueError(f"{path.name} has no {member}; it has {archive.namelist()[:8]}")
         with archive.open(member) as raw:
-            for where, line in numbered_lines(io.TextIOWrapper(raw, "latin-1"), Path(member)):
+            for where, line in numbered_lines(raw, Path(member), "latin-1"):
                 fields = line.rstrip("\r\n").split("::")
                 if len(fields) != len(form.split("::")):
                     raise ValueError(f"{where}: should be {form}, got {line.rstrip()!r}")

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 
 class Event(NamedTuple):
@@ -30,6 +30,8 @@ class Item(NamedTuple):
 def plain_text(value: object) -> str:
     """Undoes HTML entities and runs of white space; anything but text or a number is empty.
 
+    Halves of a surrogate pair are joined; one by itself, which no file can hold, becomes U+FFFD.
+
     Example:
         >>> plain_text("Burt&#39;s  Bees &amp; Co ")
         "Burt's Bees & Co"
@@ -38,7 +40,8 @@ def plain_text(value: object) -> str:
     """
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return ""
-    return " ".join(html.unescape(str(value)).split())
+    units = html.unescape(str(value)).encode("utf-16-le", "surrogatepass")
+    return " ".join(units.decode("utf-16-le", "replace").split())
 
 
 def plain_texts(values: object) -> list[str]:
@@ -55,11 +58,22 @@ def plain_texts(values: object) -> list[str]:
     return [name] if name and "<" not in name else []
 
 
-def numbered_lines(file: Iterable[str], path: Path) -> Iterator[tuple[str, str]]:
-    """Yields the lines that hold something, each with where it is, for errors."""
-    for number, line in enumerate(file, start=1):
+def numbered_lines(
+    file: Iterable[bytes], path: Path, encoding: str = "utf-8"
+) -> Iterator[tuple[str, str]]:
+    """Yields the lines that hold something, each with where it is, for errors.
+
+    Raises:
+        ValueError: if a line is not in the encoding.
+    """
+    for number, raw in enumerate(file, start=1):
+        where = f"{path.name}, line {number}"
+        try:
+            line = raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}: no {encoding} text ({error}): {raw[:80]!r}") from error
         if line.strip():
-            yield f"{path.name}, line {number}", line
+            yield where, line
 
 
 @contextmanager
@@ -74,7 +88,7 @@ def whole_archive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_gzip(path: Path) -> Iterator[IO[str]]:
-    """Opens a gzip file of UTF-8 lines for one pass, whatever its size."""
-    with whole_archive(path), gzip.open(path, "rt", encoding="utf-8") as file:
+def open_gzip(path: Path) -> Iterator[Iterable[bytes]]:
+    """Opens a gzip file of lines for one pass, whatever its size."""
+    with whole_archive(path), gzip.open(path) as file:
         yield file
