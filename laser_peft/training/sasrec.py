@@ -14,7 +14,7 @@ from laser_peft.data import Split
 
 from .datasets import HistoryDataset, NextItemDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
-from .settings import check_at_least_one
+from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
 MIN_EPOCHS, MIN_STEPS = 10, 1500
 MAX_VALIDATIONS = 20
@@ -61,14 +61,8 @@ class SASRecSettings:
                 "SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
                 f"{self.num_negatives}"
             )
-        if self.learning_rate <= 0:
-            raise ValueError(
-                f"SASRecSettings: learning_rate must be above 0, got {self.learning_rate}"
-            )
-        if self.weight_decay < 0:
-            raise ValueError(
-                f"SASRecSettings: weight_decay must not be below 0, got {self.weight_decay}"
-            )
+        check_above_zero(self, "learning_rate")
+        check_not_below_zero(self, "weight_decay")
 
     def num_epochs(self, num_users: int) -> int:
         """Returns the passes over so many users.
