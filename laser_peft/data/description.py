@@ -16,7 +16,8 @@ def describe_data(
 
     ``sha256`` is over the items (ids, attributes and their order) and every user's events in
     order; ``times_sha256`` over the times of these events, None without times. Neither depends on
-    file format, compression, path or parts, nor on the users' ids.
+    file format, compression, path or parts, nor on the users' ids; both do on the order of the
+    users' first rows, as a log sorted by another column may have another.
     """
     digest = hashlib.sha256()
     for item in zip(catalogue.item_ids, catalogue.iter_attributes(), strict=True):

@@ -275,9 +275,9 @@ ITEMS = {
         items('{"item_id": 7.5}', "items.jsonl"),
         "'item_id' must hold text or whole numbers, got Float64",
     ),
-    "an attribute in parts": (
-        items('{"item_id": "a", "offer": {"price": 3}}', "items.jsonl"),
-        "lists of them; offer cannot be said",
+    "a frame without ids": (
+        lambda folder: Catalogue(pl.DataFrame({"asin": ["a"], "title": ["b"]})),
+        "the catalogue needs a column 'item_id', got 'asin', 'title'; rename",
     ),
 }
 TABLE = FILES | COLUMNS | ROWS | SETTINGS | ITEMS
