@@ -193,7 +193,7 @@ def _as_texts(column: pl.Series) -> list[str]:
             .fill_null("")
             .to_list()
         )
-    kind = column.dtype
+    kind: Any = column.dtype
     while isinstance(kind, pl.List | pl.Array):
         kind = kind.inner
     short = np.float32 if kind == pl.Float32 else float

@@ -3,10 +3,8 @@
 import hashlib
 import json
 
-import numpy as np
-
 from .catalogue import Catalogue
-from .sequences import Histories, Split
+from .sequences import Histories, Split, training_events
 
 
 def describe_data(
@@ -24,7 +22,7 @@ def describe_data(
         digest.update(json.dumps(item).encode())
     digest.update(histories.items.tobytes())
     digest.update(histories.offsets.tobytes())
-    learnt = np.bincount(split.training.items, minlength=len(catalogue) + 1)
+    learnt = training_events(split.train_histories, len(catalogue))
     times = histories.times
     return {
         "users": len(histories),

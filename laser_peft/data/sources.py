@@ -60,10 +60,10 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
     if glob.has_magic(str(source)):
         root = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
         matches = map(Path, glob.glob(str(source), recursive=True))
-        files = {file.path: file for match in matches for file in _matched(match, root)}
-        if not files:
+        by_path = {file.path: file for match in matches for file in _matched(match, root)}
+        if not by_path:
             raise FileNotFoundError(f"no file matches {source}")
-        return sorted(files.values(), key=lambda file: _by_number(file.path))
+        return sorted(by_path.values(), key=lambda file: _by_number(file.path))
     raise FileNotFoundError(f"no such file: {source}")
 
 
