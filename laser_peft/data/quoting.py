@@ -27,6 +27,8 @@ def check_quotes(path: Path) -> None:
     lines = pl.scan_lines(path, row_index_name="number", row_index_offset=1, glob=False)
     quoted = lines.filter(pl.col("line").str.contains('"', literal=True))
     for batch in quoted.collect_batches():
+        if batch.is_empty():
+            continue
         quotes = batch["line"].str.count_matches('"', literal=True)
         inside = (quotes.cum_sum() + bool(opened)) % 2 == 1  # at the end of each line
         began = inside.shift(1, fill_value=bool(opened))

@@ -81,3 +81,18 @@ def test_proper_quotes_of_any_kind_are_read(tmp_path):
                 assert Catalogue.read(tmp_path / "items.csv").frame.equals(frame)
                 log.write_csv(tmp_path / "log.csv", **form)
                 assert len(read_interactions(tmp_path / "log.csv")) == len(titles)
+
+
+def test_a_value_may_run_over_batches_of_lines(tmp_path, monkeypatch):
+    def one_by_one(lines):
+        frame = lines.collect()
+        for row in range(frame.height):
+            yield from (frame[row : row + 1], frame[:0])
+
+    monkeypatch.setattr(pl.LazyFrame, "collect_batches", one_by_one)
+    path = tmp_path / "items.csv"
+    path.write_text('item_id,title\na,"two\n""quoted"" words\nin it"\nb,"plain"\n')
+    assert Catalogue.read(path).item_ids == ["a", "b"]
+    path.write_text('item_id,title\na,"two\n""quoted"" words\nb,plain\n')
+    with pytest.raises(ValueError, match="begins in line 2 does not end"):
+        Catalogue.read(path)
