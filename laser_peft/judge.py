@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from laser_peft.data import Catalogue, Histories, Split
-from laser_peft.data.sequences import Example
+from laser_peft.data.sequences import Example, training_events
 from laser_peft.evaluation import Evaluation, describe_targets
 
 
@@ -74,15 +74,3 @@ class Judge:
             ranks: ``(users, 2)`` int64 in the order of ``examples``.
         """
         return Evaluation(name, self.data_hash, self.targets, ranks)
-
-
-def training_events(train_histories: Sequence[np.ndarray], num_items: int) -> np.ndarray:
-    """Counts how often anyone had each item.
-
-    Returns:
-        ``(N + 1,)`` int64 by dense id; place 0 is padding.
-    """
-    counts = np.zeros(num_items + 1, dtype=np.int64)
-    if train_histories:
-        counts += np.bincount(np.concatenate(train_histories), minlength=num_items + 1)
-    return counts

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laser_peft.data.sequences import training_events
 from laser_peft.evaluation import Scores
-from laser_peft.judge import training_events
 
 
 class Popularity:

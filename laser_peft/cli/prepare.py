@@ -48,3 +48,5 @@ def prepare(
     )
     print_report(*prepared)
     console.print(f"Saved: {output}", soft_wrap=True)
+    if source.time_column is None:
+        console.print("It has no times: read it with --time-column ''")

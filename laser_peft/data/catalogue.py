@@ -1,6 +1,8 @@
 """What can be recommended: item ids, their dense numbers and their texts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,19 +25,24 @@ class Catalogue:
 
     Args:
         frame: column ``item_id`` of distinct non-empty texts; any further columns are attributes,
-            texts or lists of texts, null or empty where unknown.
+            texts, numbers or lists of them, null or empty or not a number where unknown.
 
     Raises:
-        ValueError: if an item id is missing or occurs twice, or a column cannot be said.
+        ValueError: if there is no such column, or an item id is missing or occurs twice.
+
+    Warns:
+        UserWarning: if columns are left out because a prompt cannot say them (structs, bytes).
     """
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        nested = [name for name, kind in frame.schema.items() if not _can_be_said(kind)]
-        if nested:
+        if ITEM not in frame.columns:
             raise ValueError(
-                f"item attributes must be texts, numbers or lists of them; {', '.join(nested)} "
-                "cannot be said in a prompt: leave such columns out, or flatten them"
+                f"the catalogue needs a column {ITEM!r}, got "
+                f"{', '.join(map(repr, frame.columns))}; rename the one that holds the ids"
             )
+        nested = _unsayable(frame)
+        _warn_left_out(nested, stacklevel=3)
+        frame = frame.drop(nested)
         frame = frame.with_columns(as_ids(frame[ITEM], "the catalogue"))
         ids = frame[ITEM]
         for what, bad in (
@@ -57,13 +64,20 @@ class Catalogue:
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if the column is missing, or an id is missing or occurs twice.
+
+        Warns:
+            UserWarning: if columns are left out because a prompt cannot say them.
         """
         frames = []
+        nested: dict[str, None] = {}
         for name, frame in read_parts(source, [item_column]):
-            ids = as_ids(frame[item_column], name).alias(ITEM)
+            ids = as_ids(frame[item_column], name)
             # Another column of our name is another id, which must not get into the prompts.
-            rest = frame.drop(item_column, ITEM, strict=False)
-            frames.append(rest.insert_column(frame.columns.index(item_column), ids))
+            frame = frame.drop(ITEM, strict=False) if item_column != ITEM else frame
+            frame = frame.with_columns(ids.alias(item_column)).rename({item_column: ITEM})
+            nested |= dict.fromkeys(_unsayable(frame))
+            frames.append(frame.drop(_unsayable(frame)))
+        _warn_left_out(list(nested), stacklevel=3)
         try:
             return cls(pl.concat(frames, how="diagonal_relaxed"))
         except pl.exceptions.PolarsError as error:
@@ -148,6 +162,19 @@ class Catalogue:
                 yield {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
+def _unsayable(frame: pl.DataFrame) -> list[str]:
+    return [name for name, kind in frame.schema.items() if name != ITEM and not _can_be_said(kind)]
+
+
+def _warn_left_out(names: Sequence[str], *, stacklevel: int) -> None:
+    if names:
+        warnings.warn(
+            "item attributes must be texts, numbers or lists of them; left out, as no prompt can "
+            f"say them: {', '.join(names)} (flatten those that matter)",
+            stacklevel=stacklevel,
+        )
+
+
 def _can_be_said(kind: Any) -> bool:
     if isinstance(kind, pl.List | pl.Array):
         return _can_be_said(kind.inner)
@@ -166,14 +193,21 @@ def _as_texts(column: pl.Series) -> list[str]:
             .fill_null("")
             .to_list()
         )
-    return [_as_text(value) for value in column.to_list()]
+    kind: Any = column.dtype
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner
+    short = np.float32 if kind == pl.Float32 else float
+    return [_as_text(value, short) for value in column.to_list()]
 
 
 def _tidy(texts: Any) -> Any:
     return texts.str.replace_all(SPACE, " ").str.strip_chars(" ").fill_null("")
 
 
-def _as_text(value: object) -> str:
+def _as_text(value: object, short: Callable[[float], object]) -> str:
+    """Says one value; ``short`` makes of a number one with no more digits than it was stored."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(filter(None, (_as_text(part) for part in value)))
+        return ", ".join(filter(None, (_as_text(part, short) for part in value)))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else str(short(value))
     return "" if value is None else " ".join(str(value).split())

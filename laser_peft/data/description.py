@@ -3,10 +3,8 @@
 import hashlib
 import json
 
-import numpy as np
-
 from .catalogue import Catalogue
-from .sequences import Histories, Split
+from .sequences import Histories, Split, training_events
 
 
 def describe_data(
@@ -16,14 +14,15 @@ def describe_data(
 
     ``sha256`` is over the items (ids, attributes and their order) and every user's events in
     order; ``times_sha256`` over the times of these events, None without times. Neither depends on
-    file format, compression, path or parts, nor on the users' ids.
+    file format, compression, path or parts, nor on the users' ids; both do on the order of the
+    users' first rows, as a log sorted by another column may have another.
     """
     digest = hashlib.sha256()
     for item in zip(catalogue.item_ids, catalogue.iter_attributes(), strict=True):
         digest.update(json.dumps(item).encode())
     digest.update(histories.items.tobytes())
     digest.update(histories.offsets.tobytes())
-    learnt = np.bincount(split.training.items, minlength=len(catalogue) + 1)
+    learnt = training_events(split.train_histories, len(catalogue))
     times = histories.times
     return {
         "users": len(histories),

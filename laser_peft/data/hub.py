@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face Hub, through ``datasets`` (an extra)."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def load_hub(name: str) -> pl.DataFrame:
+def load_hub(name: str) -> "Dataset":
     """Loads ``hf://datasets/owner/name``, ``.../owner/name/config`` or either with ``#split``.
 
     The split is ``train`` where none is named.
@@ -36,22 +37,33 @@ def load_hub(name: str) -> pl.DataFrame:
         dataset = datasets.load_dataset("/".join(pieces[:2]), *pieces[2:], split=split or "train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"cannot load {name}: {error}") from error
-    return dataset_frame(dataset)
+    return check_dataset(dataset)
+
+
+def check_dataset(dataset: object) -> "Dataset":
+    """Returns what is a ``datasets.Dataset``.
+
+    Raises:
+        TypeError: if it is something else, as a dictionary of splits or a frame of pandas is.
+    """
+    # Whoever has one has imported the library.
+    datasets = sys.modules.get("datasets")
+    if datasets is not None and isinstance(dataset, datasets.Dataset):
+        return dataset
+    if isinstance(dataset, pl.LazyFrame):
+        advice = "give frame.collect()"
+    elif type(dataset).__module__.partition(".")[0] == "pandas":
+        advice = "give polars.from_pandas(frame)"
+    else:
+        advice = "choose one split of it, as in data['train']"
+    raise TypeError(
+        f"a table must be a path, paths, a polars.DataFrame or a datasets.Dataset, got "
+        f"{type(dataset).__name__}; {advice}"
+    )
 
 
 def dataset_frame(dataset: "Dataset") -> pl.DataFrame:
-    """Returns the rows of a ``datasets.Dataset``, in its order.
-
-    Raises:
-        TypeError: if it is something else, as a dictionary of splits is.
-    """
-    import datasets
-
-    if not isinstance(dataset, datasets.Dataset):
-        raise TypeError(
-            f"a table must be a path, paths, a polars.DataFrame or a datasets.Dataset, got "
-            f"{type(dataset).__name__}; choose one split of it, as in data['train']"
-        )
+    """Returns the rows of a data set, in its order."""
     frame = dataset.to_polars()
     assert isinstance(frame, pl.DataFrame)
     return frame

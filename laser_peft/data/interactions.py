@@ -15,7 +15,9 @@ from .sources import Source
 from .tables import name_of, read_parts
 
 YEAR_5138 = 1e11  # in seconds; milliseconds reach it in 1973
+YEAR_1990 = 631_152_000  # in seconds; seconds taken for milliseconds reach it in 21970
 DUPLICATE = "same user, item and time as an earlier row"
+NEVER_HAD = "item of the catalogue is not in the log"
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,7 @@ def read_interactions(
     if catalogue is not None:
         listed = catalogue.frame[ITEM]
         never = listed.filter(~listed.is_in(item_ids.implode()))
-        findings.append(
-            ids_finding("item of the catalogue is not in the log", never, "items", "kept")
-        )
+        findings.append(ids_finding(NEVER_HAD, never, "items", "kept"))
     report = LogReport(rows=checks.rows).with_findings(*findings)
     return _in_order(frame, user_ids, item_ids, report)
 
@@ -199,6 +199,12 @@ def _warn_of_unit(times: pl.Series, unit: TimeUnit) -> None:
         warnings.warn(
             f"the latest time is {latest:.0f} seconds after 1970, beyond the year 5138; numbers "
             f"were read with time_unit={unit!r} (--time-unit): are they in ms, us or ns?",
+            stacklevel=4,
+        )
+    if unit != "s" and latest < YEAR_1990:
+        warnings.warn(
+            f"the latest time is {latest:.0f} seconds after 1970, before the year 1990; numbers "
+            f"were read with time_unit={unit!r} (--time-unit): are they in a larger unit, as s?",
             stacklevel=4,
         )
 

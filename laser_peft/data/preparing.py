@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from .catalogue import Catalogue
 from .columns import ITEM
 from .coring import k_core
 from .description import describe_data
+from .interactions import NEVER_HAD
 from .logs import LogSource
 from .reports import LogReport
 from .sequences import Histories
@@ -52,7 +53,7 @@ def prepare(
         FileNotFoundError: if an input file is missing.
         ValueError: for settings or input that cannot work.
     """
-    output = Path(output)
+    output = Path(output).resolve()  # a folder is put in the place of the one named
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FileExistsError(f"{output} is there and not empty; choose another folder")
     listed = Catalogue.read(items, item_column=source.item_column) if items else None
@@ -61,6 +62,7 @@ def prepare(
     catalogue = listed or Catalogue(pl.DataFrame([log.item_ids.alias(ITEM)]))
     if min_item_events > 1:
         catalogue = catalogue.only(log.item_ids)
+        log = replace(log, report=log.report.with_action(NEVER_HAD, "dropped"))
     histories = Histories.from_interactions(log, catalogue)
     data = describe_data(catalogue, histories, leave_one_out(histories))
     settings = {

@@ -68,6 +68,14 @@ class LogReport:
         added = tuple(finding for finding in findings if finding.count)
         return replace(self, findings=self.findings + added)
 
+    def with_action(self, kind: str, action: str) -> "LogReport":
+        """Says of the findings of a kind what became of them in the end."""
+        told = (
+            replace(finding, action=action) if finding.kind == kind else finding
+            for finding in self.findings
+        )
+        return replace(self, findings=tuple(told))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
         told = asdict(self)

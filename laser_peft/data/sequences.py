@@ -155,12 +155,25 @@ class Split:
     @cached_property
     def training(self) -> Histories:
         """The training histories in flat arrays."""
-        if isinstance(self.train_histories, Histories):
-            return self.train_histories
-        rows = list(self.train_histories)
-        items = np.concatenate([np.empty(0, dtype=np.int64), *rows])
-        offsets = _offsets(np.array([len(row) for row in rows], dtype=np.int64))
-        return Histories(items, offsets, [str(user) for user in range(len(rows))])
+        return in_flat_arrays(self.train_histories)
+
+
+def in_flat_arrays(histories: Sequence[np.ndarray]) -> Histories:
+    """Returns histories of dense item ids as one array, which costs nothing if they are so."""
+    if isinstance(histories, Histories):
+        return histories
+    items = np.concatenate([np.empty(0, dtype=np.int64), *histories])
+    offsets = _offsets(np.array([len(row) for row in histories], dtype=np.int64))
+    return Histories(items, offsets, [str(user) for user in range(len(histories))])
+
+
+def training_events(train_histories: Sequence[np.ndarray], num_items: int) -> np.ndarray:
+    """Counts how often anyone had each item.
+
+    Returns:
+        ``(N + 1,)`` int64 by dense id; place 0 is padding.
+    """
+    return np.bincount(in_flat_arrays(train_histories).items, minlength=num_items + 1)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

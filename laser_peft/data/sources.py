@@ -2,6 +2,7 @@
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -35,7 +36,7 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
 
     A glob and a folder are sorted by path, numbers by value; a list keeps its order. In a folder,
     names that begin with ``_`` or ``.`` are no data (``_SUCCESS``), and ``day=3/`` gives a column
-    ``day``.
+    ``day``. A folder that a glob matches is one of parts; what it matches twice counts once.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -50,7 +51,7 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
         return files
     path = Path(source)
     if path.is_dir():
-        found = list(_parts(path))
+        found = list(_parts(path, path))
         if not found:
             raise ValueError(f"{path} holds no data files; did the job that writes it finish?")
         return found
@@ -58,11 +59,11 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[File]:
         return [_file(path, path.parent)]
     if glob.has_magic(str(source)):
         root = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
-        matches = sorted(map(Path, glob.glob(str(source), recursive=True)), key=_by_number)
-        files = [_file(match, root) for match in matches if match.is_file()]
-        if not files:
+        matches = map(Path, glob.glob(str(source), recursive=True))
+        by_path = {file.path: file for match in matches for file in _matched(match, root)}
+        if not by_path:
             raise FileNotFoundError(f"no file matches {source}")
-        return files
+        return sorted(by_path.values(), key=lambda file: _by_number(file.path))
     raise FileNotFoundError(f"no such file: {source}")
 
 
@@ -81,7 +82,15 @@ def format_of(path: Path) -> str:
     return suffixes[-1]
 
 
-def _parts(folder: Path) -> Iterator[File]:
+def _matched(path: Path, root: Path) -> Iterator[File]:
+    if not path.is_dir():
+        _check_link(path)
+        yield _file(path, root)
+    elif not path.name.startswith(("_", ".")):
+        yield from _parts(path, root)
+
+
+def _parts(folder: Path, root: Path) -> Iterator[File]:
     if (folder / "_delta_log").is_dir():
         raise ValueError(
             f"{folder} is a Delta table, whose folder also holds deleted rows; export what is "
@@ -94,8 +103,20 @@ def _parts(folder: Path) -> Iterator[File]:
         )
     for path in sorted(folder.rglob("*"), key=_by_number):
         names = path.relative_to(folder).parts
-        if path.is_file() and not any(name.startswith(("_", ".")) for name in names):
-            yield _file(path, folder)
+        if any(name.startswith(("_", ".")) for name in names):
+            continue
+        if path.is_symlink() or not path.is_dir():
+            _check_link(path)
+            yield _file(path, root)
+
+
+def _check_link(path: Path) -> None:
+    """Refuses a link to a folder, which no walk follows, or to nothing."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is no file but a link to a folder or to nothing, whose rows would be missing; "
+            "put the files there, or name the folders in a list"
+        )
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
@@ -113,7 +134,7 @@ def _file(path: Path, root: Path) -> File:
 
 
 def _check_named_once(paths: Sequence[Path]) -> None:
-    resolved = [path.resolve() for path in paths]
-    twice = sorted({str(path) for path in resolved if resolved.count(path) > 1})
+    counts = Counter(path.resolve() for path in paths)
+    twice = sorted(str(path) for path, count in counts.items() if count > 1)
     if twice:
         raise ValueError(f"named more than once, and would count twice: {', '.join(twice[:5])}")

@@ -7,6 +7,9 @@ the rest is for training. The test history includes the validation item.
 from the cut on is the test target, and all that the user had before the cut is the history.
 """
 
+import math
+from fractions import Fraction
+
 import numpy as np
 
 from .sequences import Examples, Histories, Split
@@ -48,7 +51,7 @@ def cuts_at(
     """Finds the cuts that leave the given shares of all events for judging and for choosing.
 
     Events at one time are never torn apart, so the shares are met as nearly as times allow, from
-    above.
+    above; what a cut at such a time gives to the test may be missing between the cuts.
 
     Args:
         histories: with times.
@@ -67,9 +70,8 @@ def cuts_at(
             f"got test={test} and validation={validation}"
         )
     times = _times(histories)
-    last = len(times) - 1
-    places = [round(len(times) * (1 - test - validation)), round(len(times) * (1 - test))]
-    places = [min(place, last) for place in places]
+    test_at = len(times) - _at_least(test, len(times))
+    places = [max(test_at - _at_least(validation, len(times)), 0), test_at]
     validation_from, test_from = np.partition(times, places)[places]
     return float(validation_from), float(test_from)
 
@@ -133,6 +135,11 @@ def time_split(histories: Histories, *, validation_from: float, test_from: float
         Examples(histories, users[tested], test_at[tested]),
         left_out,
     )
+
+
+def _at_least(share: float, events: int) -> int:
+    # By the digits as written: in floats 0.29 * 100 is less than 29, and 0.07 * 100 more than 7.
+    return math.ceil(Fraction(str(share)) * events)
 
 
 def _times(histories: Histories) -> np.ndarray:

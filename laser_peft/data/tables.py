@@ -1,13 +1,15 @@
 """Reads a table part by part: CSV, JSON lines, Parquet, plain or compressed, or from the Hub."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from .hub import dataset_frame, load_hub
-from .sources import HUB, File, Source, find_files, format_of
+from .hub import check_dataset, dataset_frame, load_hub
+from .quoting import check_quotes
+from .sources import HUB, JSON_LINES, File, Source, find_files, format_of
 
 
 class Part(NamedTuple):
@@ -22,7 +24,9 @@ def read_parts(
 ) -> Iterator[Part]:
     """Reads a table and checks that every part has the columns asked for.
 
-    CSV values come back as text: whether ``0071`` is a number is not for a parser to guess.
+    CSV values come back as text: whether ``0071`` is a number is not for a parser to guess. Of
+    several files one may be empty to the last byte, and one of JSON lines, whose writers leave
+    nulls out, may lack a column that another has.
 
     Args:
         source: see :func:`.sources.find_files`; or ``hf://datasets/...`` (:func:`.hub.load_hub`),
@@ -61,36 +65,71 @@ def name_of(source: Source) -> str:
 
 def _parts(source: Source, required: Sequence[str], only_required: bool) -> Iterator[Part]:
     if isinstance(source, str | Path | Sequence) and not str(source).startswith(HUB):
-        for file in find_files(source):
-            yield Part(file.name, _read_file(file, required, only_required))
+        yield from _parts_of_files(source, required, only_required)
         return
     name = name_of(source)
-    if isinstance(source, str | Path):
-        frame = load_hub(str(source))
-    else:
-        frame = source if isinstance(source, pl.DataFrame) else dataset_frame(source)
-    _check_columns(name, frame.columns, required)
-    yield Part(name, frame.select(required) if only_required else frame)
+    if isinstance(source, pl.DataFrame):
+        _check_columns(name, source.columns, required)
+        yield Part(name, source.select(required) if only_required else source)
+        return
+    dataset = load_hub(str(source)) if isinstance(source, str | Path) else check_dataset(source)
+    _check_columns(name, dataset.column_names, required)
+    # Chosen before they are read: the others may be images.
+    chosen = required if only_required else dataset.column_names
+    yield Part(name, dataset_frame(dataset.select_columns(list(chosen))))
 
 
-def _read_file(file: File, required: Sequence[str], only_required: bool) -> pl.DataFrame:
-    path, kind = file.path, format_of(file.path)
+def _parts_of_files(
+    source: str | Path | Sequence[str | Path], required: Sequence[str], only_required: bool
+) -> Iterator[Part]:
+    files = find_files(source)
+    told: set[str] = set()  # the columns of any of them
+    for file in files:
+        several = len(files) > 1
+        if several and not file.path.stat().st_size:
+            yield Part(file.name, pl.DataFrame(schema=dict.fromkeys(required, pl.Null)))
+            continue
+        may_lack = several and format_of(file.path) in JSON_LINES
+        names, frame = _read_file(file, required, only_required, may_lack)
+        told.update(names)
+        yield Part(file.name, frame)
+    if told:
+        _check_columns(name_of(source), sorted(told), required)
+
+
+def _read_file(
+    file: File, required: Sequence[str], only_required: bool, may_lack: bool
+) -> tuple[list[str], pl.DataFrame]:
+    """Returns the columns that the file has, and its rows."""
+    kind = format_of(file.path)
     try:
-        if kind == ".csv":
-            table = pl.scan_csv(path, infer_schema=False, glob=False)
-        elif kind == ".parquet":
-            table = pl.scan_parquet(path, hive_partitioning=False, glob=False)
-        else:
-            table = pl.scan_ndjson(path, infer_schema_length=None)
+        table = _scan(file)
         names = table.collect_schema().names()
-        told = {key: value for key, value in file.partition.items() if key not in names}
-        table = table.with_columns(
-            pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
-        )
-        _check_columns(file.name, [*names, *told], required)
-        return (table.select(required) if only_required else table).collect()
+        if may_lack:
+            lacking = [name for name in required if name not in names]
+            table = table.with_columns(pl.lit(None).alias(name) for name in lacking)
+        else:
+            _check_columns(file.name, names, required)
+        return names, (table.select(required) if only_required else table).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"cannot read {path} as {kind[1:]}: {error}") from error
+        form = ": one object a line, UTF-8 without a byte order mark" if kind in JSON_LINES else ""
+        raise ValueError(f"cannot read {file.path} as {kind[1:]}{form}: {error}") from error
+
+
+def _scan(file: File) -> pl.LazyFrame:
+    path, kind = file.path, format_of(file.path)
+    if kind == ".csv":
+        check_quotes(path)
+        table = pl.scan_csv(path, infer_schema=False, glob=False)
+    elif kind == ".parquet":
+        table = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    else:
+        table = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
+    names = table.collect_schema().names()
+    told = {key: value for key, value in file.partition.items() if key not in names}
+    return table.with_columns(
+        pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
+    )
 
 
 def _check_columns(name: str, columns: Sequence[str], required: Sequence[str]) -> None:
@@ -99,5 +138,6 @@ def _check_columns(name: str, columns: Sequence[str], required: Sequence[str]) -
         raise ValueError(
             f"{name} has no column {', '.join(map(repr, missing))}; it has "
             f"{', '.join(map(repr, columns))}: say which of them to read (user_column, "
-            "item_column, time_column)"
+            "item_column, time_column; for the command --user-column, --item-column, "
+            "--time-column); a log without times needs time_column=None (--time-column '')"
         )

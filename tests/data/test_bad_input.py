@@ -62,6 +62,18 @@ def folder_of(*names):
     return read
 
 
+def json_parts(*parts):
+    """A folder of JSON lines."""
+
+    def read(folder):
+        (folder / "log").mkdir()
+        for place, content in enumerate(parts):
+            (folder / f"log/part-{place}.json").write_text(content)
+        return read_interactions(folder / "log")
+
+    return read
+
+
 def items(content, name="items.csv", **settings):
     """A catalogue of that text."""
 
@@ -70,6 +82,21 @@ def items(content, name="items.csv", **settings):
         return Catalogue.read(folder / name, **settings)
 
     return read
+
+
+def linked(folder):
+    """A folder of parts and of a link to a folder."""
+    write(folder, "elsewhere/part-0.csv")
+    write(folder, "log/part-1.csv")
+    (folder / "log/day=2").symlink_to(folder / "elsewhere")
+    return read_interactions(folder / "log")
+
+
+def dangling(folder):
+    """A glob that matches a link to nothing."""
+    write(folder, "part-1.csv")
+    (folder / "part-2.csv").symlink_to(folder / "nothing.csv")
+    return read_interactions(folder / "part-*.csv")
 
 
 def split_at(first, last, times=(1, 2, 3, 4)):
@@ -114,6 +141,16 @@ FILES = {
     ),
     "an empty file": (text("log.csv", ""), "cannot read .*log.csv as csv: empty CSV"),
     "a header alone": (text("log.csv", HEAD), "log.csv has no rows"),
+    "a link to a folder": (linked, "day=2 is no file but a link to a folder or to nothing"),
+    "a link to nothing": (dangling, "part-2.csv is no file but a link to a folder or to nothing"),
+    "JSON behind a mark": (
+        raw("log.jsonl", b'\xef\xbb\xbf{"user_id": "a", "item_id": "x", "timestamp": 1}\n'),
+        "log.jsonl as jsonl: one object a line, UTF-8 without a byte order mark: ",
+    ),
+    "parts of JSON without a column": (
+        json_parts('{"user_id": "a"}', '{"user_id": "b"}'),
+        "log has no column 'item_id', 'timestamp'; it has 'user_id'",
+    ),
     "a cut archive of CSV": (raw("log.csv.gz", ZIPPED[:-30]), "cannot read .*log.csv.gz as csv"),
     "a cut archive of JSON": (
         raw("log.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-10]),
@@ -129,7 +166,7 @@ FILES = {
     "an open quote": (text("log.csv", HEAD + 'a,"x,1\nb,y,2\n'), "cannot read .*log.csv as csv"),
     "another encoding": (
         raw("log.csv", HEAD.encode() + "é,x,1\n".encode("latin-1")),
-        "cannot read .*log.csv as csv: invalid utf-8",
+        "cannot read .*log.csv as csv: invalid utf",
     ),
 }
 COLUMNS = {
@@ -137,7 +174,10 @@ COLUMNS = {
         text("log.csv", "user,item_id,timestamp\na,x,1\n"),
         "log.csv has no column 'user_id'; it has 'user', 'item_id', 'timestamp'",
     ),
-    "no time column": (text("log.csv", "user_id,item_id\na,x\n"), "has no column 'timestamp'"),
+    "no time column": (
+        text("log.csv", "user_id,item_id\na,x\n"),
+        "has no column 'timestamp'; .* --user-column, .* time_column=None .--time-column ''",
+    ),
     "one column for two": (
         setting(user_column="item_id"),
         "need 3 different columns, got 'item_id', 'item_id', 'timestamp'",
@@ -235,9 +275,9 @@ ITEMS = {
         items('{"item_id": 7.5}', "items.jsonl"),
         "'item_id' must hold text or whole numbers, got Float64",
     ),
-    "an attribute in parts": (
-        items('{"item_id": "a", "offer": {"price": 3}}', "items.jsonl"),
-        "lists of them; offer cannot be said",
+    "a frame without ids": (
+        lambda folder: Catalogue(pl.DataFrame({"asin": ["a"], "title": ["b"]})),
+        "the catalogue needs a column 'item_id', got 'asin', 'title'; rename",
     ),
 }
 TABLE = FILES | COLUMNS | ROWS | SETTINGS | ITEMS

@@ -55,9 +55,33 @@ def test_a_wrong_id_column_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("value", [{"price": 3, "asin": "B00"}, [{"a": 1}], b"bytes"])
-def test_columns_that_cannot_be_said_are_named(value):
-    with pytest.raises(ValueError, match="texts, numbers or lists of them; offer cannot be said"):
-        Catalogue(pl.DataFrame({"item_id": ["a"], "offer": [value]}))
+def test_columns_that_cannot_be_said_are_left_out_and_named(value):
+    with pytest.warns(UserWarning, match="numbers or lists of them; left out, .* them: offer "):
+        catalogue = Catalogue(pl.DataFrame({"item_id": ["a"], "offer": [value], "title": ["b"]}))
+    assert catalogue.attributes() == [{"title": "b"}]
+
+
+def test_parts_may_disagree_on_what_is_left_out(tmp_path):
+    (tmp_path / "0.jsonl").write_text('{"item_id": "a", "offer": {"price": 3}}\n')
+    (tmp_path / "1.jsonl").write_text('{"item_id": "b", "offer": {"size": [1]}, "title": "c"}\n')
+    with pytest.warns(UserWarning, match="left out, .* them: offer ") as caught:
+        catalogue = Catalogue.read(tmp_path)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert catalogue.attributes() == [{}, {"title": "c"}]
+
+
+def test_numbers_are_said_as_they_were_stored_and_not_a_number_is_unknown():
+    price = [19.99, float("nan"), None]
+    for kind in (pl.Float32, pl.Float64):
+        prices = pl.Series(price, dtype=kind)
+        for column, said in (
+            (prices, [{"price": "19.99"}, {}, {}]),
+            (prices.implode().extend_constant(None, 2), [{"price": "19.99"}, {}, {}]),
+            (prices.reshape((3, 1)), [{"price": "19.99"}, {}, {}]),
+        ):
+            frame = pl.DataFrame({"item_id": ["a", "b", "c"], "price": column})
+            assert Catalogue(frame).attributes() == said
 
 
 def test_another_id_column_does_not_get_into_the_prompts(tmp_path):
@@ -65,6 +89,12 @@ def test_another_id_column_does_not_get_into_the_prompts(tmp_path):
     catalogue = Catalogue.read(tmp_path / "items.csv", item_column="asin")
     assert catalogue.item_ids == ["a"]
     assert catalogue.attributes() == [{"title": "lamp"}]
+    for columns in (["item_id", "asin"], ["asin", "item_id"], ["item_id", "title", "asin"]):
+        frame = pl.DataFrame({name: [name] for name in columns})
+        read = Catalogue.read(frame, item_column="asin").frame
+        kept = [name for name in columns if name != "item_id"]
+        assert read.columns == ["item_id" if name == "asin" else name for name in kept]
+        assert read["item_id"].to_list() == ["asin"]
 
 
 def test_numbers_are_ids_and_texts_too(tmp_path):

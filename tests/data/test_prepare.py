@@ -62,6 +62,33 @@ def test_a_core_takes_rare_items_out_of_the_catalogue_too(inputs, tmp_path):
     assert Catalogue.load(output / "catalogue.parquet").item_ids == ["x", "y", "0071"]
     assert "outside the k-core (3 events a user, 2 an item)" in result.output
     assert len(read_interactions(output / "interactions.parquet")) == 6
+    # The catalogue lost what nobody had, and the report says so.
+    assert "1 item dropped: item of the catalogue is not in the log" in result.output
+    findings = json.loads((output / "report.json").read_text())["log"]["findings"]
+    (never,) = [found for found in findings if "of the catalogue is not" in found["kind"]]
+    assert never["action"] == "dropped"
+
+
+def test_an_empty_folder_may_be_named_by_a_dot_or_a_link(inputs, tmp_path, monkeypatch):
+    source, items = LogSource(str(inputs[1]), drop_bad_rows=True), str(inputs[3])
+    for name in ("here", "linked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "linked")
+    prepare(source, items, tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "here")
+    prepare(source, items, ".")
+    for name in ("here", "linked"):
+        assert len(read_interactions(tmp_path / name / "interactions.parquet")) == 7
+
+
+def test_what_has_no_times_says_how_it_is_read(inputs, tmp_path):
+    output = tmp_path / "prepared"
+    options = ["--drop-bad-rows", "--time-column", ""]
+    result = run_command("prepare", *inputs, "--output", output, *options)
+    assert result.exit_code == 0, result.output
+    assert "It has no times: read it with --time-column ''" in result.output
+    with pytest.raises(ValueError, match="no column 'timestamp'; .*.--time-column ''"):
+        read_interactions(output / "interactions.parquet")
 
 
 def test_without_items_the_catalogue_is_what_the_log_has(tmp_path):

@@ -70,8 +70,42 @@ def test_parts_are_in_the_order_of_their_numbers(tmp_path):
 
 def test_empty_parts_are_parts(tmp_path):
     write(tmp_path / "log", "part-0.csv", HEAD)
+    (tmp_path / "log/part-00.csv").touch()
+    (tmp_path / "log/part-00.json").touch()
     write(tmp_path / "log", "part-1.csv")
     assert by_user(read_interactions(tmp_path / "log")) == EXPECTED
+
+
+def test_a_folder_that_a_glob_matches_is_one_of_parts(tmp_path):
+    write(tmp_path, "log/2014.csv", HEAD + "a,x,1\n")
+    write(tmp_path, "log/2015.csv/part-0.csv", HEAD + "a,y,1\n")
+    write(tmp_path, "log/2016.csv", HEAD + "a,z,1\n")
+    (tmp_path / "log/_logs").mkdir()
+    for pattern in ("log/*", "log/**"):  # the second matches the parts too, and their folders
+        assert by_user(read_interactions(tmp_path / pattern)) == {"a": ["x", "y", "z"]}
+
+
+def test_a_name_is_no_pattern_where_there_is_such_a_file(tmp_path):
+    for kind in ("csv", "jsonl", "parquet"):
+        for name, right in (("log[1]", True), ("log1", False), ("star*", True), ("starX", False)):
+            write(tmp_path, f"{name}.{kind}", CSV if right else HEAD + "c,x,1\n")
+        for name in ("log[1]", "star*"):
+            assert by_user(read_interactions(tmp_path / f"{name}.{kind}")) == EXPECTED
+    for folder in ("run[2]", "run2"):
+        (tmp_path / folder).mkdir()
+        catalogue = Catalogue(pl.DataFrame({"item_id": [folder]}))
+        catalogue.save(tmp_path / folder / "catalogue.parquet")
+    path = tmp_path / "run[2]" / "catalogue.parquet"
+    assert Catalogue.load(path).item_ids == Catalogue.load(path.parent).item_ids == ["run[2]"]
+
+
+def test_a_column_that_writers_of_json_left_out_is_null(tmp_path):
+    write(tmp_path, "log/part-0.jsonl")
+    (tmp_path / "log/part-1.jsonl").write_text('{"user_id": "c", "item_id": "x"}\n')
+    with pytest.raises(ValueError, match="1 row: timestamp is missing; the first: row 1 part-1"):
+        read_interactions(tmp_path / "log")
+    log = read_interactions(tmp_path / "log", on_bad_rows="drop")
+    assert by_user(log) == EXPECTED
 
 
 def test_folders_named_by_a_value_are_a_column(tmp_path):
@@ -176,6 +210,27 @@ def test_other_objects_are_refused():
     data = datasets.DatasetDict({"train": datasets.Dataset.from_polars(frame_of(CSV))})
     with pytest.raises(TypeError, match=r"got DatasetDict; choose one split .* data\['train'\]"):
         read_interactions(data)
+
+
+def test_frames_of_other_kinds_are_refused_with_what_to_do(monkeypatch):
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)  # nobody needs it for that
+    with pytest.raises(TypeError, match=r"got LazyFrame; give frame.collect\(\)"):
+        read_interactions(frame_of(CSV).lazy())
+    pandas = type("DataFrame", (), {"__module__": "pandas.core.frame"})
+    with pytest.raises(TypeError, match=r"got DataFrame; give polars.from_pandas\(frame\)"):
+        read_interactions(pandas())
+
+
+def test_of_a_data_set_only_the_columns_of_the_log_are_read(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_polars(frame_of(CSV).with_columns(image=pl.lit("large")))
+    read = []
+    to_polars = datasets.Dataset.to_polars
+    monkeypatch.setattr(
+        datasets.Dataset, "to_polars", lambda one: read.append(one.column_names) or to_polars(one)
+    )
+    assert by_user(read_interactions(data)) == EXPECTED
+    assert read == [["user_id", "item_id", "timestamp"]]
 
 
 def test_parts_of_a_catalogue_may_know_different_things(tmp_path):

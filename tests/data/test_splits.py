@@ -155,5 +155,11 @@ def test_a_split_by_time_worked_by_hand():
 def test_cuts_leave_the_shares_and_tear_no_time_apart():
     histories = make_histories(10, times=range(10))
     assert cuts_at(histories, test=0.2, validation=0.3) == (5, 8)
+    few = make_histories(7, times=range(7))
+    assert cuts_at(few, test=0.2, validation=0.2) == (3, 5)  # 2 events and 2, for 1.4 asked
+    many = make_histories(100, times=range(100))
+    assert cuts_at(many, test=0.07, validation=0.29) == (64, 93)  # no event more by rounding
+    # Nothing is left to learn from, which the split says.
+    assert cuts_at(make_histories(3, times=range(3)), test=0.4, validation=0.5) == (0, 1)
     tied = make_histories(10, times=[0, 0, 1, 1, 1, 1, 1, 2, 2, 2])
     assert cuts_at(tied, test=0.1, validation=0.3) == (1, 2)  # 3 events and 5, for 1 and 3 asked

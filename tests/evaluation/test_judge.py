@@ -3,7 +3,8 @@ import polars as pl
 import pytest
 
 from laser_peft.data import Catalogue, Histories, leave_one_out
-from laser_peft.judge import Judge, training_events
+from laser_peft.data.sequences import training_events
+from laser_peft.judge import Judge
 
 DAY = 86_400.0
 CATALOGUE = Catalogue(pl.DataFrame({"item_id": list("abcde")}))
