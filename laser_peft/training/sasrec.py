@@ -35,7 +35,7 @@ class SASRecSettings:
             at most 20 in all.
         batch_size: users a step.
         learning_rate: of AdamW at the start; falls to zero along a half cosine.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, on every parameter.
         num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
             many others, drawn uniformly for every step, for catalogues too large for the former.
     """
@@ -98,6 +98,10 @@ class SASRecTrainer(RankingTrainer):
     def __init__(self, *args: Any, num_negatives: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.num_negatives = num_negatives
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Decays norms and biases too: the last norm's gain is the temperature of the scores."""
+        return [name for name, _ in model.named_parameters()]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
