@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 
+import pytest
 from conftest import run_command, train_arguments
 
 
@@ -24,7 +25,9 @@ def test_bad_rows_stop_a_command_unless_they_are_dropped_and_counted(trained, sh
     assert refused.exit_code == 2
     assert "1 row: timestamp is no time; the first: row 177" in refused.stderr
     assert "1 row: item is not in the catalogue; the first: row 176" in refused.stderr
-    dropped = run_command(*arguments, "--drop-bad-rows", "--drop-duplicates", "--time-unit", "ms")
+    options = ["--drop-bad-rows", "--drop-duplicates", "--time-unit", "ms"]
+    with pytest.warns(UserWarning, match="before the year 1990"):
+        dropped = run_command(*arguments, *options)
     assert dropped.exit_code == 0, dropped.output
     assert "Read 177 rows: 175 interactions" in dropped.output
     assert "1 row dropped: item is not in the catalogue" in dropped.output
