@@ -91,7 +91,7 @@ def test_a_file_is_no_output(shop, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--heads", 3], r"hidden_size (128) must be a multiple of num_attention_heads (3)"),
+        (["--heads", 3], r"hidden_size (64) must be a multiple of num_attention_heads (3)"),
         (["--dropout", 1], "dropout must lie in [0, 1), got 1.0"),
         (["--num-negatives", -1], "num_negatives must be 0 (the whole catalogue) or more, got -1"),
         (["--epochs", 0], "epochs must be at least 1, got 0"),

@@ -77,8 +77,8 @@ class OurClock(TrainerCallback):
         """Starts it."""
         self.clock.start()
 
-    def on_epoch_end(self, *_: object, **__: object) -> None:
-        """Stops it: before the epoch's evaluation and checkpoint."""
+    def on_step_end(self, *_: object, **__: object) -> None:
+        """Stops it, at last after the last step: before the evaluation and the checkpoint."""
         self.clock.stop()
 
 

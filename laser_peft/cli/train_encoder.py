@@ -31,7 +31,7 @@ def train_encoder(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="At most so many passes; the rate falls to zero over them. Default: 10, more "
+            help="At most so many passes; the rate falls to zero over them. Default: 20, more "
             "where users are few."
         ),
     ] = DEFAULT.epochs,

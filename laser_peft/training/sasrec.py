@@ -16,7 +16,7 @@ from .datasets import HistoryDataset, NextItemDataset
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
-MIN_EPOCHS, MIN_STEPS = 10, 1500
+MIN_EPOCHS, MIN_STEPS = 20, 1500
 MAX_VALIDATIONS = 20
 
 
@@ -29,7 +29,7 @@ class SASRecSettings:
         num_hidden_layers: blocks.
         num_attention_heads: heads a block.
         dropout: dropout probability.
-        epochs: at most so many passes over the users; None: 10, or as many as make 1,500 steps
+        epochs: at most so many passes over the users; None: 20, or as many as make 1,500 steps
             where users are few.
         patience: validations without a better NDCG@10 before stopping; there is one an epoch, but
             at most 20 in all.
@@ -40,15 +40,15 @@ class SASRecSettings:
             many others, drawn uniformly for every step, for catalogues too large for the former.
     """
 
-    hidden_size: int = 128
+    hidden_size: int = 64
     num_hidden_layers: int = 1
     num_attention_heads: int = 1
-    dropout: float = 0.5
+    dropout: float = 0.4
     epochs: int | None = None
     patience: int = 4
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.2
+    weight_decay: float = 0.1
     num_negatives: int = 0
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class SASRecSettings:
 
         Example:
             >>> SASRecSettings().num_epochs(22_363), SASRecSettings().num_epochs(2_000)
-            (10, 94)
+            (20, 94)
         """
         if self.epochs is not None:
             return self.epochs
