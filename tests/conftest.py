@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from laser_peft import SASRecConfig, SASRecModel
 from laser_peft.cli import app
+from laser_peft.training import RankingTrainer
 
 NUM_ITEMS = 23
 VOCABULARY = 97
@@ -126,6 +127,22 @@ def lm_folder(tmp_path_factory, tokenizer) -> str:
     make_lm("llama", vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The optimizer steps that are taken, by their number in the training."""
+    taken = []
+    step = RankingTrainer.training_step
+    monkeypatch.setattr(
+        RankingTrainer,
+        "training_step",
+        lambda self, *args, **kwargs: (
+            taken.append(self.state.global_step),
+            step(self, *args, **kwargs),
+        )[1],
+    )
+    return taken
 
 
 def run_command(*arguments: object) -> Result:

@@ -34,22 +34,6 @@ def test_what_is_not_said_is_as_in_the_settings(shop, tmp_path):
     assert settings["sasrec"] == asdict(SASRecSettings(patience=1))
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """The optimizer steps that are taken, by their number in the training."""
-    taken = []
-    step = RankingTrainer.training_step
-    monkeypatch.setattr(
-        RankingTrainer,
-        "training_step",
-        lambda self, *args, **kwargs: (
-            taken.append(self.state.global_step),
-            step(self, *args, **kwargs),
-        )[1],
-    )
-    return taken
-
-
 def test_an_interrupted_run_goes_on_to_the_same_ranks(shop, tmp_path, monkeypatch, steps):
     class Interruption(Exception):
         pass

@@ -1,6 +1,5 @@
 """``laser-peft baselines``."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
-from laser_peft.runs import check_new
+from laser_peft.runs import check_new, write_json
 
 from .base import (
     Items,
@@ -54,7 +53,7 @@ def baselines(
         seconds[evaluation.name] = round(time.monotonic() - started, 1)
         started = time.monotonic()
     told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
-    (output / "run.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "run.json", told)
     print_evaluations(evaluations)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"Time: {times}. Saved: {output}", soft_wrap=True)

@@ -1,11 +1,12 @@
 """``laser-peft compare``."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from laser_peft.runs import write_json
 
 from .base import app, says_what_is_wrong
 from .tables import print_comparison
@@ -31,5 +32,5 @@ def compare(
         before, after = replace(before, name=str(first)), replace(after, name=str(second))
     comparison = compare_both(before, after)
     if output is not None:
-        output.write_text(json.dumps(comparison, indent=2) + "\n", encoding="utf-8")
+        write_json(output, comparison)
     print_comparison(comparison)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from .catalogue import Catalogue
 from .columns import ITEM, TIME, USER, TimeUnit
 from .interactions import Interactions, read_interactions
-from .sequences import Histories
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,3 @@ class LogSource:
             on_bad_rows="drop" if self.drop_bad_rows else "raise",
             drop_duplicates=self.drop_duplicates,
         )
-
-    def histories(self, catalogue: Catalogue) -> Histories:
-        """Reads the log as dense ids of the catalogue."""
-        return Histories.from_interactions(self.read(catalogue), catalogue)

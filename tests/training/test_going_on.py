@@ -48,22 +48,6 @@ def interrupted_after(monkeypatch):
 
 
 @pytest.fixture
-def steps(monkeypatch):
-    """The optimizer steps that are taken, by their number in the training."""
-    taken = []
-    step = RankingTrainer.training_step
-    monkeypatch.setattr(
-        RankingTrainer,
-        "training_step",
-        lambda self, *args, **kwargs: (
-            taken.append(self.state.global_step),
-            step(self, *args, **kwargs),
-        )[1],
-    )
-    return taken
-
-
-@pytest.fixture
 def script(monkeypatch):
     """Validation NDCG is what was put here, and each evaluation takes one of them."""
     values = []
