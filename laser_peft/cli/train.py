@@ -43,7 +43,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="At most so many passes of the SASRec; it stops early. Default: 20, more where "
+            help="At most so many passes of the SASRec; it stops early. Default: 24, more where "
             "users are few.",
         ),
     ] = None,

@@ -31,7 +31,7 @@ def train_encoder(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="At most so many passes; the rate falls to zero over them. Default: 20, more "
+            help="At most so many passes; the rate falls to zero over them. Default: 24, more "
             "where users are few."
         ),
     ] = DEFAULT.epochs,
@@ -43,6 +43,9 @@ def train_encoder(
         float, typer.Option(help="Highest rate of AdamW.")
     ] = DEFAULT.learning_rate,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = DEFAULT.weight_decay,
+    item_dropout: Annotated[
+        float, typer.Option(help="Probability with which an item is left out of a history a pass.")
+    ] = DEFAULT.item_dropout,
     num_negatives: Annotated[
         int,
         typer.Option(
@@ -75,6 +78,7 @@ def train_encoder(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            item_dropout=item_dropout,
             num_negatives=num_negatives,
         ),
     )

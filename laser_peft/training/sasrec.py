@@ -13,10 +13,11 @@ from laser_peft.collaborative import SASRecConfig, SASRecModel
 from laser_peft.data import Split
 
 from .datasets import HistoryDataset, NextItemDataset
+from .item_dropout import leave_items_out
 from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
-MIN_EPOCHS, MIN_STEPS = 20, 1500
+MIN_EPOCHS, MIN_STEPS = 24, 1500
 MAX_VALIDATIONS = 20
 
 
@@ -29,13 +30,15 @@ class SASRecSettings:
         num_hidden_layers: blocks.
         num_attention_heads: heads a block.
         dropout: dropout probability.
-        epochs: at most so many passes over the users; None: 20, or as many as make 1,500 steps
+        epochs: at most so many passes over the users; None: 24, or as many as make 1,500 steps
             where users are few.
         patience: validations without a better NDCG@10 before stopping; there is one an epoch, but
             at most 20 in all.
         batch_size: users a step.
         learning_rate: of AdamW at the start; falls to zero along a half cosine.
         weight_decay: of AdamW, on every parameter.
+        item_dropout: probability with which an item is left out of a history for one pass, so that
+            its neighbours follow each other; see :func:`leave_items_out`.
         num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
             many others, drawn uniformly for every step, for catalogues too large for the former.
     """
@@ -49,6 +52,7 @@ class SASRecSettings:
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
+    item_dropout: float = 0.2
     num_negatives: int = 0
 
     def __post_init__(self) -> None:
@@ -63,13 +67,17 @@ class SASRecSettings:
             )
         check_above_zero(self, "learning_rate")
         check_not_below_zero(self, "weight_decay")
+        if not 0 <= self.item_dropout < 1:
+            raise ValueError(
+                f"SASRecSettings: item_dropout must lie in [0, 1), got {self.item_dropout}"
+            )
 
     def num_epochs(self, num_users: int) -> int:
         """Returns the passes over so many users.
 
         Example:
             >>> SASRecSettings().num_epochs(22_363), SASRecSettings().num_epochs(2_000)
-            (20, 94)
+            (24, 94)
         """
         if self.epochs is not None:
             return self.epochs
@@ -93,11 +101,12 @@ class SASRecSettings:
 
 
 class SASRecTrainer(RankingTrainer):
-    """Trains a SASRec; with ``num_negatives`` every step draws its own."""
+    """Trains a SASRec; every step draws what it leaves out, and its own ``num_negatives``."""
 
-    def __init__(self, *args: Any, num_negatives: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, num_negatives: int, item_dropout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.num_negatives = num_negatives
+        self.item_dropout = item_dropout
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decays norms and biases too: the last norm's gain is the temperature of the scores."""
@@ -106,7 +115,9 @@ class SASRecTrainer(RankingTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Adds ``negatives (K,)`` to the inputs, then computes the model's own loss."""
+        """Thins the histories, adds ``negatives (K,)``, then computes the model's own loss."""
+        # Drawn here and not in the dataset, which is read ahead: a resumed run draws the same.
+        inputs = inputs | leave_items_out(inputs["input_ids"], inputs["labels"], self.item_dropout)
         if self.num_negatives:
             num_items = self.accelerator.unwrap_model(model).config.num_items
             drawn = torch.randint(1, num_items + 1, (self.num_negatives,))
@@ -167,6 +178,7 @@ def train_sasrec(
         eval_dataset=HistoryDataset(split.validation, max_items),
         callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
         num_negatives=settings.num_negatives,
+        item_dropout=settings.item_dropout,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     return model
