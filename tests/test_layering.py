@@ -19,7 +19,10 @@ ALLOWED = {
     "recommender": {"numbering", "data", "tuner"},
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "baselines": {"masking", "numbering", "data", "collaborative", "evaluation", "judge"},
+    "item_texts": {"masking", "data"},
+    "baselines": {
+        *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
+    },
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
     "pipeline": {

@@ -12,6 +12,9 @@ from .devices import device_of
 from .experts import INITIAL_STD
 from .items import ItemVectors
 from .m_former import MFormer, MFormerOutput
+from .text_reader import TextReader
+
+TEXT_READER_DROPOUT = 0.2
 
 
 class VirtualTokens(nn.Module):
@@ -102,20 +105,31 @@ class BiTuningAdapter(nn.Module):
             self.suffix = VirtualTokens(
                 num_tokens=config.num_suffix_tokens, dim=embedding_dim, scale=embedding_scale
             )
-        correction_std = 0.0 if config.init_weights else INITIAL_STD
+        learned_dim = config.recommendation_dim
+        fused = config.item_vectors == "fused"
+        if fused and config.collaborative_skip:
+            learned_dim = config.item_text_dim  # the encoder's part is left as it is
+        corrects = config.has_text_skip if fused else config.collaborative_skip
         self.head = UserHead(
             num_states=max(config.num_suffix_tokens, 1),
             hidden_dim=hidden_dim,
-            recommendation_dim=config.recommendation_dim if config.user_projection else None,
-            initial_std=correction_std if config.collaborative_skip else None,
+            recommendation_dim=learned_dim if config.user_projection else None,
+            initial_std=(0.0 if config.init_weights else INITIAL_STD) if corrects else None,
         )
         self.items = ItemVectors(
             config.item_vectors,
             num_text_items=config.num_text_items,
             text_dim=config.item_text_dim,
-            recommendation_dim=config.recommendation_dim,
-            initial_std=correction_std,
         )
+        self.text_reader = None
+        if config.has_text_skip:
+            self.text_reader = TextReader(config.item_text_dim, dropout=TEXT_READER_DROPOUT)
+        self.view_weights: Tensor
+        if fused:
+            weights = (
+                (1.0, 0.0) if config.collaborative_skip and config.init_weights else (1.0, 1.0)
+            )
+            self.register_buffer("view_weights", torch.tensor(weights))
 
     def prefix_for(self, states: Tensor, mask: Tensor) -> MFormerOutput:
         """Gives each user's prefix tokens.

@@ -32,7 +32,10 @@ AT_LEAST_ONE = (
     "item_text_dim",
 )
 AT_LEAST_ZERO = ("num_prefix_tokens", "num_suffix_tokens", "num_text_items")
-SWITCHES = ("bundle_encoder", "user_projection", "init_weights", "collaborative_skip")
+SWITCHES = (
+    *("bundle_encoder", "user_projection", "init_weights"),
+    *("collaborative_skip", "text_skip"),
+)
 DEFAULT_EXPERTS = {"ffn": (4, 2), "query": (8, 1), "none": (1, 1)}
 DEFAULT_TEMPERATURE = {"dot": 1.0, "cosine": 0.05}
 
@@ -77,20 +80,28 @@ class BiTuningConfig(PeftConfig):
             encoder, the LM's width.
         collaborative_skip: the user vector is the encoder's own (the state at the newest item)
             plus a learned correction that starts at zero, so an untrained adapter ranks exactly
-            as its encoder does. Needs R = C. None: where there is an encoder and item vectors
-            come from it.
+            as its encoder does. Needs R = C; with fused item vectors it is the collaborative part
+            of the user vector, without a correction. None: where there is an encoder and item
+            vectors come from it.
+        text_skip: with fused item vectors: the text part of the user vector is a learned map of
+            the text vectors of the history's items plus the head's correction, which starts at
+            zero. None: with fused item vectors.
+        collaborative_dropout: with fused item vectors: probability with which a user's
+            collaborative part is left out of the scores in training, in ``[0, 1]``. The encoder
+            has seen the events that the adapter learns from; at 1 the text part learns to stand
+            by itself, and how much each part counts is for ``view_weights``, from other events.
         suffix_reading: where the user is read. ``"suffix"``: the states of the S suffix tokens,
             side by side; ``"mean"``: the mean state of the text, no suffix; ``"eos"``: the state
             of the LM's own end-of-text token, appended and not trained.
         user_projection: a linear layer from the read states to R. False: the states themselves
             (their mean for S > 1) are the user vector, R = H.
-        recommendation_dim: width R of user and item vectors. None: the encoder's width where
-            item vectors come from it, else the LM's.
+        recommendation_dim: width R of user and item vectors. None: the encoder's width C where
+            item vectors come from it, C + X where they are fused, else the LM's.
         item_vectors: ``"collaborative"``: the encoder's item table, or vectors passed to forward;
             ``"text"``: a table of text vectors, see ``BiTuningModel.set_item_text_vectors``;
-            ``"fused"``: the encoder's plus a learned linear map, zero at first, of text vectors.
-        item_text_dim: width of the text vectors. None: R with ``"text"`` (the only possible one),
-            H with ``"fused"``.
+            ``"fused"``: the encoder's and beside them a learned linear map of text vectors.
+        item_text_dim: width X of the text vectors. None: R with ``"text"`` (the only possible
+            one), H with ``"fused"``, at most 256.
         num_text_items: filled in: items whose text vectors the adapter's file holds.
         similarity: ``"dot"`` or ``"cosine"`` of user and item vectors.
         temperature: scores are divided by it. None: 1 for ``"dot"``, 0.05 for ``"cosine"``.
@@ -120,6 +131,8 @@ class BiTuningConfig(PeftConfig):
     collaborative_encoder_config: dict[str, Any] | None = None
     collaborative_dim: int | None = None
     collaborative_skip: bool | None = None
+    text_skip: bool | None = None
+    collaborative_dropout: float = 1.0
     suffix_reading: str = "suffix"
     user_projection: bool = True
     recommendation_dim: int | None = None
@@ -155,6 +168,11 @@ class BiTuningConfig(PeftConfig):
         default, default_per_user = DEFAULT_EXPERTS[self.moe]
         num_experts = self.num_experts or default
         return num_experts, self.num_experts_per_user or min(default_per_user, num_experts)
+
+    @property
+    def has_text_skip(self) -> bool:
+        """Whether the history's item texts are read beside the language model."""
+        return self.item_vectors == "fused" if self.text_skip is None else self.text_skip
 
     def as_asked(self) -> "BiTuningConfig":
         """Returns a copy as the user gave it, without what :meth:`fill_in` added."""
@@ -210,6 +228,9 @@ class BiTuningConfig(PeftConfig):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         if not _is_number(self.m_former_dropout) or not 0 <= self.m_former_dropout < 1:
             raise ValueError(f"m_former_dropout must lie in [0, 1), got {self.m_former_dropout!r}")
+        share = self.collaborative_dropout
+        if not _is_number(share) or not 0 <= share <= 1:
+            raise ValueError(f"collaborative_dropout must lie in [0, 1], got {share!r}")
         if not _is_number(self.router_balance_weight) or not self.router_balance_weight >= 0:
             raise ValueError(
                 f"router_balance_weight must not be negative, got {self.router_balance_weight!r}"
@@ -241,10 +262,20 @@ class BiTuningConfig(PeftConfig):
                 "suffix_reading='suffix' needs num_suffix_tokens of at least 1, got 0; to read the "
                 "text itself set suffix_reading='mean' or 'eos'"
             )
+        if self.text_skip and self.item_vectors != "fused":
+            raise ValueError(
+                "text_skip reads the text vectors of fused item vectors, and item_vectors is "
+                f"{self.item_vectors!r}; set item_vectors='fused' or leave text_skip out"
+            )
+        if self.item_vectors == "fused" and not self.user_projection:
+            raise ValueError(
+                "fused item vectors have a part of the encoder's width and one of the texts', "
+                "which the language model's states do not; set user_projection=True"
+            )
         if self.item_vectors == "fused" and not self.has_encoder:
             raise ValueError(
-                "item_vectors='fused' adds text vectors to the encoder's item table and there is "
-                "no encoder; set collaborative_encoder=... or item_vectors='text'"
+                "item_vectors='fused' sets text vectors beside the encoder's item table and there "
+                "is no encoder; set collaborative_encoder=... or item_vectors='text'"
             )
         if self.collaborative_skip and not self.user_projection:
             raise ValueError(

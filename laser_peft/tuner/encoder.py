@@ -103,6 +103,7 @@ def collaborative_states(
     history_mask: Tensor | None,
     history_states: Tensor | None,
     *,
+    known: Tensor | None = None,
     like: Tensor,
     dim: int,
 ) -> tuple[Tensor, Tensor]:
@@ -114,6 +115,8 @@ def collaborative_states(
         history_mask: ``(B, L)``, nonzero where an item is real. None: wherever ``history`` is not
             0, or everywhere with ``history_states``.
         history_states: ``(B, L, C)`` float, instead of an encoder and a history.
+        known: ``(N,)`` bool, items that the encoder may read; others of them in a history are to
+            it as padding. None: all.
         like: any ``(B, ...)`` tensor of the batch; states come to its device.
         dim: width C of the states.
 
@@ -151,11 +154,22 @@ def collaborative_states(
         mask = history != 0
         if history_mask is not None:
             mask = mask & history_mask.to(mask.device).bool()
+        if known is not None:
+            mask = mask & _may_read(history, known.to(mask.device))
         if history.size(1) == 0:
             states = like.new_zeros(batch, 0, dim, dtype=torch.float32)
         else:
             states = encoder(history, mask)
     return states.to(like.device), mask.to(like.device).bool()
+
+
+def _may_read(history: Tensor, known: Tensor) -> Tensor:
+    """Looks up ``(B, L)`` item ids in a table ``(N,)``: ``(B, L)`` bool, True at foreign ids.
+
+    What no table has must reach the encoder, which refuses it.
+    """
+    is_ours = (history > 0) & (history <= len(known))
+    return known[(history - 1).clamp(0, len(known) - 1)] | ~is_ours
 
 
 def _check_shape(name: str, values: Tensor, shape: tuple[int | None, ...]) -> None:

@@ -1,7 +1,7 @@
-"""Item vectors: from the collaborative encoder, from text, or both.
+"""Item vectors: from the collaborative encoder, from text, or both side by side.
 
-Axes: N items in the catalogue, N_c of them in the encoder's table, X width of text vectors,
-R recommendation width.
+Axes: N items in the catalogue, N_c of them in the encoder's table, C width of that table, X width
+of text vectors, R recommendation width (C + X where both are used).
 """
 
 import torch
@@ -12,26 +12,17 @@ from torch import Tensor, nn
 class ItemVectors(nn.Module):
     """Turns the encoder's table and a table of text vectors into the vectors that are scored.
 
-    The text table is not trained; it is saved with the adapter. In a fused table an item that
-    the encoder does not know has its text part alone.
+    The text table is not trained; it is saved with the adapter. Fused vectors are the encoder's,
+    zero for an item that it does not know, and beside them a linear map of the text vector, the
+    identity at first.
 
     Args:
         source: ``"collaborative"``, ``"text"`` or ``"fused"``.
         num_text_items: rows of the text table, 0 until it is set.
         text_dim: width X of the text vectors.
-        recommendation_dim: width R.
-        initial_std: standard deviation of the fused text part's initial weights.
     """
 
-    def __init__(
-        self,
-        source: str,
-        *,
-        num_text_items: int,
-        text_dim: int,
-        recommendation_dim: int,
-        initial_std: float,
-    ) -> None:
+    def __init__(self, source: str, *, num_text_items: int, text_dim: int) -> None:
         super().__init__()
         self.source = source
         self.text_dim = text_dim
@@ -43,8 +34,8 @@ class ItemVectors(nn.Module):
         self.register_buffer("text", torch.full((num_text_items, text_dim), torch.nan))
         self.register_buffer("known", torch.ones(num_text_items, dtype=torch.bool))
         if source == "fused":
-            self.projection = nn.Linear(text_dim, recommendation_dim, bias=False)
-            nn.init.normal_(self.projection.weight, std=initial_std)
+            self.projection = nn.Linear(text_dim, text_dim, bias=False)
+            nn.init.eye_(self.projection.weight)
 
     @torch.no_grad()
     def set_text(self, vectors: Tensor, known: Tensor | None = None) -> None:
@@ -88,7 +79,7 @@ class ItemVectors(nn.Module):
         """Gives the vectors of items ``1..N``.
 
         Args:
-            collaborative: ``(N_c, R)`` float, the encoder's table; None without an encoder.
+            collaborative: ``(N_c, C)`` float, the encoder's table; None without an encoder.
 
         Returns:
             ``(N, R)`` float.
@@ -103,20 +94,39 @@ class ItemVectors(nn.Module):
                     "item_vectors=(N, R) to forward"
                 )
             return collaborative
-        if len(self.text) == 0:
-            raise ValueError(
-                f"item_vectors={self.source!r} needs the items' text vectors, and none are set; "
-                "call set_item_text_vectors first"
-            )
         if self.source == "text":
-            return self.text
+            return self._table()
         assert collaborative is not None, "the configuration asks for an encoder"
-        weight = self.projection.weight
-        text = self.projection(self.text.to(weight.dtype))
+        text = self.of_text()
         if len(text) < len(collaborative):
             raise ValueError(
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
-        own = collaborative.to(text.device) * self.known[: len(collaborative), None]
-        return text + F.pad(own, (0, 0, 0, len(text) - len(collaborative)))
+        own = collaborative.to(text) * self.known[: len(collaborative), None]
+        return torch.cat([F.pad(own, (0, 0, 0, len(text) - len(collaborative))), text], 1)
+
+    def of_text(self) -> Tensor:
+        """Gives the ``(N, X)`` text part of fused vectors.
+
+        Raises:
+            ValueError: if the text table is not set.
+        """
+        return self.projection(self._table().to(self.projection.weight.dtype))
+
+    def texts_of(self, history: Tensor) -> Tensor:
+        """Looks up the text vectors of ``(B, L)`` item ids: ``(B, L, X)``, zero for id 0.
+
+        Raises:
+            ValueError: if the text table is not set.
+        """
+        history = history.to(self.text.device)
+        return self._table()[(history - 1).clamp(min=0)] * (history > 0).unsqueeze(-1)
+
+    def _table(self) -> Tensor:
+        if len(self.text) == 0:
+            raise ValueError(
+                f"item_vectors={self.source!r} needs the items' text vectors, and none are set; "
+                "call set_item_text_vectors first"
+            )
+        return self.text

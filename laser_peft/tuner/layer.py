@@ -10,6 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from laser_peft.masking import newest_state
+
 from .adapter import BiTuningAdapter
 from .config import BiTuningConfig
 from .encoder import FrozenEncoder, collaborative_states
@@ -41,9 +43,32 @@ class ActiveAdapter(NamedTuple):
             history,
             history_mask,
             history_states,
+            known=self._known_to_the_encoder(),
             like=like,
             dim=self.config.collaborative_dim,
         )
+
+    def text_query(self, history: Tensor | None, history_mask: Tensor | None) -> Tensor | None:
+        """Reads the item texts of ``(B, L)`` histories: ``(B, X)``; None without a text skip.
+
+        Zero where a user has no item.
+        """
+        reader = self.adapter.text_reader
+        if reader is None or history is None:
+            return None
+        texts = self.adapter.items.texts_of(history)
+        mask = (history != 0).to(texts.device)
+        if history_mask is not None:
+            mask = mask & history_mask.to(texts.device).bool()
+        return newest_state(reader(texts, mask), mask)
+
+    def _known_to_the_encoder(self) -> Tensor | None:
+        """Returns ``(N,)`` bool where a text table says of all items whether it knows them."""
+        if self.encoder is None or self.config.item_vectors != "fused":
+            return None
+        known = self.adapter.items.known.clone()
+        known[self.encoder.model.get_input_embeddings().num_embeddings - 1 :] = False
+        return known if len(known) else None
 
     def item_vectors(self, passed: Tensor | None = None) -> Tensor:
         """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.

@@ -19,7 +19,8 @@ from .base_model import check_base_model, embedding_scale, end_of_text, hidden_d
 from .devices import device_of
 from .encoder import load_encoder
 from .layer import ActiveAdapter, BiTuningLayer
-from .mounting import MOUNT, mount, unmount
+from .mounting import MOUNT, mount, unmount, without_adapters
+from .recommending import text_states
 from .registration import PREFIX
 from .sizes import resolve
 
@@ -105,6 +106,19 @@ class BiTuningModel(BaseTuner):
         adapter.items.set_text(vectors, known)
         adapter.config = replace(adapter.config, num_text_items=len(vectors))
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
+
+    def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Reads texts with the bare language model, without prefix, suffix and gradients.
+
+        Args:
+            input_ids: ``(B, T)`` int64, padding anywhere.
+            attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
+
+        Returns:
+            ``(B, T, H)`` float, the last hidden states in the order of the tokens.
+        """
+        bare = without_adapters(self.model)
+        return text_states(bare, self.model, input_ids, attention_mask)
 
     @property
     def collaborative_encoder(self) -> PreTrainedModel | None:

@@ -46,7 +46,7 @@ class BiTuned(nn.Module):
 
         Takes what the LM's ``generate`` takes, and a history as forward does.
         """
-        bare, active = _without_adapters(self), _active_adapter(self)
+        bare, active = without_adapters(self), _active_adapter(self)
         if active is None or active.config.num_prefix_tokens == 0:
             return bare.generate(inputs, *args, **_for_the_bare_model(kwargs))
         kwargs.update(zip(["generation_config"], args, strict=False))
@@ -164,7 +164,7 @@ def _for_the_bare_model(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in arguments.items() if name not in RECOMMENDATION_ARGUMENTS}
 
 
-def _without_adapters(model: nn.Module) -> Any:
+def without_adapters(model: nn.Module) -> Any:
     """A second object over the same weights, whose class is the original one."""
     bare: Any = object.__new__(_original_class(model))
     bare.__dict__.update({name: v for name, v in model.__dict__.items() if name not in BOUND})

@@ -8,6 +8,7 @@ Follows §3 of arXiv 2409.01605; docs/method.md lists where we differ.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,6 +24,7 @@ from .base_model import (
     last_hidden_states,
     real_tokens,
 )
+from .fusing import fuse
 from .joining import JoinedTokens, join, read
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
@@ -154,10 +156,13 @@ def recommend(
     joined = join(condensed.prefix, text, suffix, is_real)
     extra = inputs_beside_embeddings(lm, inputs.input_ids, joined)
     hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
-    user_vectors = adapter.head(_read_user(hidden, joined, config.suffix_reading))  # (B, R)
-    user_vectors = user_vectors.to(text.device)
-    if config.collaborative_skip:
-        user_vectors = user_vectors + newest_state(states, states_mask)
+    learned = adapter.head(_read_user(hidden, joined, config.suffix_reading)).to(text.device)
+    collaborative = newest_state(states, states_mask) if config.collaborative_skip else None
+    if config.item_vectors == "fused":
+        texts = active.text_query(inputs.history, inputs.history_mask)
+        user_vectors = fuse(adapter, collaborative, learned, texts)
+    else:
+        user_vectors = learned if collaborative is None else learned + collaborative  # (B, R)
     if config.similarity == "cosine":
         user_vectors = F.normalize(user_vectors, dim=-1)
 
@@ -181,6 +186,29 @@ def recommend(
         aux_loss=aux_loss,
     )
     return output if inputs.return_dict else output.to_tuple()
+
+
+@torch.no_grad()
+def text_states(
+    call: Callable[..., Any], lm: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
+) -> Tensor:
+    """Reads texts with the bare language model.
+
+    Args:
+        call: the LM's own call.
+        lm: the language model.
+        input_ids: ``(B, T)`` int64, padding anywhere.
+        attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
+
+    Returns:
+        ``(B, T, H)`` float, the last hidden states in the order of the tokens.
+    """
+    text = embed(lm, input_ids, None)
+    none = text.new_zeros(len(text), 0, text.size(-1))
+    joined = join(none, text, none[0], real_tokens(text, attention_mask))
+    extra = inputs_beside_embeddings(lm, input_ids, joined)
+    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+    return read(hidden, joined.text_positions)
 
 
 def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Fills in the sizes that a configuration leaves to the language model and the encoder.
 
 Axes: S suffix tokens, C collaborative width, M width of the M-Former, D width of the LM's
-embeddings, H width of its last hidden states, R recommendation width.
+embeddings, H width of its last hidden states, X width of text vectors, R recommendation width.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from .config import DEFAULT_TEMPERATURE, BiTuningConfig
+
+MAX_TEXT_DIM = 256
 
 
 def resolve(
@@ -40,13 +42,15 @@ def resolve(
     skip = config.collaborative_skip
     if skip is None:
         skip = items_from_encoder and config.user_projection
+    fused = config.item_vectors == "fused"
+    item_text_dim = config.item_text_dim or (min(hidden_dim, MAX_TEXT_DIM) if fused else None)
     recommendation_dim = _recommendation_dim(
-        config, skip or items_from_encoder, collaborative_dim, hidden_dim
+        config,
+        from_encoder=collaborative_dim if skip or items_from_encoder else None,
+        from_text=item_text_dim if fused else None,
+        hidden_dim=hidden_dim,
     )
-    item_text_dim = config.item_text_dim or (
-        hidden_dim if config.item_vectors == "fused" else recommendation_dim
-    )
-    if config.item_vectors == "text" and item_text_dim != recommendation_dim:
+    if config.item_vectors == "text" and item_text_dim not in (None, recommendation_dim):
         raise ValueError(
             f"item_text_dim ({item_text_dim}) must equal recommendation_dim "
             f"({recommendation_dim}) with item_vectors='text'; leave it out"
@@ -69,23 +73,33 @@ def resolve(
         collaborative_dim=collaborative_dim,
         collaborative_skip=skip,
         recommendation_dim=recommendation_dim,
-        item_text_dim=item_text_dim,
+        item_text_dim=item_text_dim or recommendation_dim,
         temperature=config.temperature or DEFAULT_TEMPERATURE[config.similarity],
     )
 
 
 def _recommendation_dim(
-    config: BiTuningConfig, in_encoder_space: bool, collaborative_dim: int, hidden_dim: int
+    config: BiTuningConfig, *, from_encoder: int | None, from_text: int | None, hidden_dim: int
 ) -> int:
-    """Finds R and says which rule fixes it where the user's value breaks one."""
+    """Finds R and says which rule fixes it where the user's value breaks one.
+
+    Args:
+        config: what the user asked for.
+        from_encoder: width C where user or item vectors come from the encoder.
+        from_text: width X where text vectors stand beside them.
+        hidden_dim: width H.
+    """
     wanted = config.recommendation_dim
-    if in_encoder_space and wanted not in (None, collaborative_dim):
-        raise ValueError(
-            f"recommendation_dim ({wanted}) must equal the width of the collaborative states "
-            f"({collaborative_dim}), because user or item vectors come from the encoder; leave it "
-            "out, or set item_vectors='text' and collaborative_skip=False"
-        )
-    dim = collaborative_dim if in_encoder_space else (wanted or hidden_dim)
+    dim = wanted or hidden_dim
+    if from_encoder is not None:
+        dim = from_encoder + (from_text or 0)
+        beside = f" and of the text vectors ({from_text})" if from_text else ""
+        if wanted not in (None, dim):
+            raise ValueError(
+                f"recommendation_dim ({wanted}) must equal the width of the collaborative states "
+                f"({from_encoder}){beside}, because user or item vectors come from there; leave "
+                "it out, or set item_vectors='text' and collaborative_skip=False"
+            )
     if not config.user_projection and dim != hidden_dim:
         raise ValueError(
             f"user_projection=False reads user vectors in the language model's own width "

@@ -7,7 +7,7 @@ from conftest import NUM_ITEMS, make_lm
 from laser_peft import SASRecModel
 from laser_peft.baselines import Cooccurrence, Encoder, Popularity, TextNeighbours, rank_examples
 from laser_peft.baselines.cooccurrence import WEIGHT, WINDOW
-from laser_peft.baselines.text import catalogue_vectors, text_vectors, whiten
+from laser_peft.baselines.text import catalogue_vectors
 from laser_peft.data import Catalogue
 from laser_peft.data.sequences import Example
 from laser_peft.training import HistoryDataset, rank_dataset
@@ -137,31 +137,6 @@ def test_text_neighbours_are_near_by_cosine():
     assert scores[1].eq(0).all()
 
 
-def test_text_vectors_are_means_over_the_text_alone(tokenizer):
-    lm = make_lm("llama", vocabulary=len(tokenizer)).model
-    texts = ["Thing", "Thing number 1 (brand: Alba)", "Tools number 2"]
-    vectors = text_vectors(lm, tokenizer, texts)
-    for text, vector in zip(texts, vectors, strict=True):
-        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-        with torch.no_grad():
-            states = lm(torch.tensor([ids])).last_hidden_state[0]
-        torch.testing.assert_close(vector, states[1:].mean(0))
-
-
-def test_a_batch_holds_no_more_tokens_than_its_bound(tokenizer, monkeypatch):
-    lm = make_lm("llama", vocabulary=len(tokenizer)).model
-    texts = [f"Thing number {number} (brand: Alba)" * (number % 3 + 1) for number in range(11)]
-    expected = text_vectors(lm, tokenizer, texts)
-    sizes = []
-    lm.register_forward_pre_hook(
-        lambda module, args, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
-    )
-    monkeypatch.setattr("laser_peft.baselines.text.TOKENS_A_BATCH", 80)
-    torch.testing.assert_close(text_vectors(lm, tokenizer, texts), expected)
-    assert len(sizes) > 3
-    assert max(sizes) <= 80
-
-
 def test_items_of_one_text_are_ties(tokenizer):
     titles = ["Thing number 1", "Tools", "Thing number 1", "Alba", "Thing number 1"]
     catalogue = Catalogue(pl.DataFrame({"item_id": list("abcde"), "title": titles}))
@@ -172,13 +147,3 @@ def test_items_of_one_text_are_ties(tokenizer):
     assert torch.equal(scores[:, 0], scores[:, 2])
     assert torch.equal(scores[:, 0], scores[:, 4])
     assert not torch.equal(scores[:, 0], scores[:, 3])
-
-
-def test_whitened_directions_are_about_equally_long():
-    vectors = torch.randn(1009, 7) * torch.tensor([1.0, 2, 3, 4, 5, 6, 7]) + 100
-    whitened = whiten(vectors)
-    torch.testing.assert_close(whitened.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
-    covariance = whitened.T @ whitened / 1009
-    assert covariance.fill_diagonal_(0).abs().max() < 1e-3
-    assert whitened.std(0).min() > 0.5
-    assert whiten(torch.ones(3, 2)).eq(0).all()  # of texts that are all alike

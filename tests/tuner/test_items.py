@@ -1,6 +1,6 @@
 import pytest
 import torch
-from adapters import R, make_batch, make_model
+from adapters import R, adapter_of, make_batch, make_model
 from conftest import NUM_ITEMS
 from peft import PeftModel
 
@@ -14,14 +14,15 @@ def fused(llama, encoder_folder):
     return make_model(llama, encoder_folder, item_vectors="fused")
 
 
-def test_fused_starts_as_the_encoders_table_and_adds_a_map_of_text(fused):
+def test_fused_vectors_are_the_encoders_beside_a_map_of_text(fused):
     text = torch.randn(NUM_ITEMS, TEXT_DIM)
     fused.base_model.set_item_text_vectors(text)
     encoder = fused.base_model.collaborative_encoder
-    torch.testing.assert_close(fused.base_model.item_vectors(), encoder.item_vectors())
-    items = fused.base_model.layer.bituning_adapters["default"].items
+    side_by_side = torch.cat([encoder.item_vectors(), text], 1)
+    torch.testing.assert_close(fused.base_model.item_vectors(), side_by_side)
+    items = adapter_of(fused).items
     torch.nn.init.normal_(items.projection.weight)
-    expected = encoder.item_vectors() + text @ items.projection.weight.T
+    expected = torch.cat([encoder.item_vectors(), text @ items.projection.weight.T], 1)
     torch.testing.assert_close(fused.base_model.item_vectors(), expected)
 
 
@@ -30,11 +31,11 @@ def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
     known = torch.ones(NUM_ITEMS + 2, dtype=torch.bool)
     known[3] = False
     fused.base_model.set_item_text_vectors(text, known)
-    items = fused.base_model.layer.bituning_adapters["default"].items
-    torch.nn.init.normal_(items.projection.weight)
     cold = [3, NUM_ITEMS, NUM_ITEMS + 1]
     actual = fused.base_model.item_vectors()
-    torch.testing.assert_close(actual[cold], text[cold] @ items.projection.weight.T)
+    assert actual[cold, :R].eq(0).all()
+    assert actual[0, :R].ne(0).all()
+    torch.testing.assert_close(actual[:, R:], text)
     fused.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(fused.unload(), str(tmp_path))
     assert torch.equal(loaded.base_model.item_vectors(), actual)
@@ -68,7 +69,7 @@ def test_text_vectors_are_scored_as_they_are_and_can_be_set_again(llama, encoder
     ],
 )
 def test_wrong_text_vectors_are_refused(vectors, known, message):
-    items = ItemVectors("text", num_text_items=0, text_dim=5, recommendation_dim=5, initial_std=0.0)
+    items = ItemVectors("text", num_text_items=0, text_dim=5)
     with pytest.raises(ValueError, match=message):
         items.set_text(vectors, known)
 

@@ -274,7 +274,7 @@ def test_the_mounted_class_passes_for_the_original_and_goes_with_unload(llama, e
 
 def test_a_config_object_can_be_used_for_other_models(llama, encoder_folder, tmp_path):
     config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="fused")
-    first = get_peft_model(llama, config)
+    first = get_peft_model(llama, config).eval()
     assert first.peft_config["default"] is config  # filled in place, as PEFT does
     first.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32))
     expected = scores(first)
@@ -285,7 +285,7 @@ def test_a_config_object_can_be_used_for_other_models(llama, encoder_folder, tmp
     first.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(first.unload(), str(tmp_path))
     assert torch.equal(scores(loaded), expected)
-    changed = dataclasses.replace(fields, item_vectors="collaborative")
+    changed = dataclasses.replace(fields, item_vectors="collaborative", recommendation_dim=None)
     assert scores(get_peft_model(type(llama)(llama.config), changed).eval()).isfinite().all()
 
 

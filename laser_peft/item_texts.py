@@ -1,0 +1,118 @@
+"""Vectors of texts from a language model's own states: read, and made comparable.
+
+Axes: B texts in a batch, T text tokens, H width of the LM's hidden states, X width kept.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
+from laser_peft.masking import mean_over_real
+
+SHRINKAGE = 0.1  # of whitening, in mean variances
+MAX_TOKENS = 256  # of an item's text; what is beyond is cut
+TOKENS_A_BATCH = 16_384  # padding included; bounds the memory of a batch
+
+# Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, H).
+ReadStates = Callable[[Tensor, Tensor], Tensor]
+
+
+class Whitening(NamedTuple):
+    """A linear map after which text vectors differ about equally in all directions.
+
+    The states of a language model lie in a narrow cone, where all cosines are alike. On 5,000
+    validation users of Amazon Beauty whitening took the unmasked HR@10 of nearest neighbours from
+    .063 to .072.
+
+    Args:
+        mean: ``(H,)`` float32.
+        directions: ``(H, X)`` float32.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    @classmethod
+    def fit(cls, vectors: Tensor, dim: int | None = None) -> "Whitening":
+        """Learns the map from ``(texts, H)`` float vectors, keeping ``dim`` directions X.
+
+        The directions of the largest variance are kept; None: all H of them.
+        """
+        mean = vectors.double().mean(0)
+        centred = vectors.double() - mean
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+        # Directions of next to no variance are noise; so they are not blown up without bound.
+        scale = variances.clamp(min=0) + SHRINKAGE * variances.mean()
+        directions = directions / scale.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
+        kept = directions.flip(1)[:, :dim]  # eigh sorts by rising variance
+        return cls(mean.float(), kept.float())
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Maps ``(texts, H)`` float to ``(texts, X)`` float32 of length one."""
+        centred = vectors.double() - self.mean.double()
+        return F.normalize((centred @ self.directions.double()).float(), dim=1)
+
+
+def describe_items(catalogue: Catalogue, template: PromptTemplate | None = None) -> list[str]:
+    """Says each item as a prompt says it, in the catalogue's order."""
+    describe = (template or PromptTemplate()).describe
+    return [describe(attributes) for attributes in catalogue.attributes()]
+
+
+def distinct_text_vectors(
+    read: ReadStates, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Reads each distinct text once: batches of other shapes would set equal texts apart.
+
+    Returns:
+        ``(distinct, H)`` float32, and for each text its row, ``(texts,)`` int64.
+    """
+    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    vectors = text_vectors(read, tokenizer, list(rows), device)
+    return vectors, torch.tensor([rows[text] for text in texts], dtype=torch.int64)
+
+
+@torch.no_grad()
+def text_vectors(
+    read: ReadStates, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: torch.device
+) -> Tensor:
+    """Reads texts with a language model.
+
+    Args:
+        read: the language model.
+        tokenizer: its tokenizer.
+        texts: what to read; of an empty one nothing is said, its vector is zero.
+        device: where the language model takes its inputs.
+
+    Returns:
+        ``(texts, H)`` float32 on the CPU, the mean of the last hidden states over a text's tokens.
+    """
+    opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    tokens = [opening + ids[:MAX_TOKENS] for ids in encoded]
+    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+    means: list[Tensor] = []
+    start = 0
+    with tqdm(total=len(order), desc="Reading item texts", unit="text", disable=None) as bar:
+        while start < len(order):
+            rows = order[
+                start : start + max(TOKENS_A_BATCH // max(len(tokens[order[start]]), 1), 1)
+            ]
+            batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
+            inputs = {name: values.to(device) for name, values in batch.items()}
+            states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, H)
+            # The opening token's state says nothing of the item, and is much longer than others.
+            own = inputs["attention_mask"].clone()
+            own[:, : len(opening)] = False
+            means.append(mean_over_real(states.float(), own.to(states.device)).cpu())
+            start += len(rows)
+            bar.update(len(rows))
+    if not means:
+        raise ValueError("there are no texts to read")
+    return torch.cat(means)[torch.tensor(order).argsort()]

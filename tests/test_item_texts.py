@@ -1,0 +1,61 @@
+import pytest
+import torch
+from conftest import make_lm
+
+from laser_peft.item_texts import Whitening, text_vectors
+
+CPU = torch.device("cpu")
+
+
+def reader(lm):
+    return lambda ids, mask: lm(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
+def test_text_vectors_are_means_over_the_text_alone(tokenizer):
+    lm = make_lm("llama", vocabulary=len(tokenizer)).model
+    texts = ["Thing", "Thing number 1 (brand: Alba)", "Tools number 2"]
+    vectors = text_vectors(reader(lm), tokenizer, texts, CPU)
+    for text, vector in zip(texts, vectors, strict=True):
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        with torch.no_grad():
+            states = lm(torch.tensor([ids])).last_hidden_state[0]
+        torch.testing.assert_close(vector, states[1:].mean(0))
+
+
+def test_a_batch_holds_no_more_tokens_than_its_bound(tokenizer, monkeypatch):
+    lm = make_lm("llama", vocabulary=len(tokenizer)).model
+    texts = [f"Thing number {number} (brand: Alba)" * (number % 3 + 1) for number in range(11)]
+    expected = text_vectors(reader(lm), tokenizer, texts, CPU)
+    sizes = []
+    lm.register_forward_pre_hook(
+        lambda module, args, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr("laser_peft.item_texts.TOKENS_A_BATCH", 80)
+    torch.testing.assert_close(text_vectors(reader(lm), tokenizer, texts, CPU), expected)
+    assert len(sizes) > 3
+    assert max(sizes) <= 80
+
+
+def test_whitened_directions_are_about_equally_long():
+    vectors = torch.randn(1009, 7) * torch.tensor([1.0, 2, 3, 4, 5, 6, 7]) + 100
+    whitening = Whitening.fit(vectors)
+    whitened = (vectors - whitening.mean) @ whitening.directions
+    torch.testing.assert_close(whitened.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
+    covariance = whitened.T @ whitened / 1009
+    assert covariance.fill_diagonal_(0).abs().max() < 1e-3
+    assert whitened.std(0).min() > 0.5
+    torch.testing.assert_close(whitening(vectors), torch.nn.functional.normalize(whitened, dim=1))
+    same = torch.ones(3, 2)  # of texts that are all alike
+    assert Whitening.fit(same)(same).eq(0).all()
+
+
+def test_fewer_dimensions_are_those_of_the_largest_variance():
+    vectors = torch.randn(1009, 5) * torch.tensor([1.0, 9, 2, 8, 3])
+    directions = Whitening.fit(vectors, 2).directions
+    assert directions.shape == (5, 2)
+    assert directions.abs().argmax(0).tolist() == [1, 3]
+
+
+def test_no_texts_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="there are no texts to read"):
+        text_vectors(None, tokenizer, [], CPU)
