@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -19,8 +20,10 @@ from laser_peft.baselines import Encoder
 from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
+from laser_peft.data.sequences import training_events
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
+from laser_peft.item_texts import give_text_vectors
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.runs import (
     adds_seconds,
@@ -151,6 +154,11 @@ def train(
             set_seed(run.seed)
             llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
             model = get_peft_model(llm, replace(adapter, collaborative_encoder=encoder))
+            if adapter.item_vectors != "collaborative":
+                known = training_events(experiment.split.train_histories, len(catalogue))[1:] > 0
+                give_text_vectors(
+                    model, tokenizer, catalogue, run.prompt, known=torch.from_numpy(known)
+                )
             checkpoints = output / "checkpoints" / "laser"
             train_laser(
                 model,

@@ -28,6 +28,7 @@ ALLOWED = {
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
+        "item_texts",
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
