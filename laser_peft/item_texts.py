@@ -127,12 +127,13 @@ def lm_text_vectors(
     Returns:
         What :func:`distinct_text_vectors` does.
     """
-    with _in_eval_mode(model):
+    with in_eval_mode(model):
         return distinct_text_vectors(model.text_states, tokenizer, texts, model.device)
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off within; each module is then as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

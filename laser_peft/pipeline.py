@@ -21,7 +21,7 @@ from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
-from laser_peft.recommender import LaserRecommender, RecommenderConfig
+from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts
 from laser_peft.runs import (
     adds_seconds,
     check_output,
@@ -171,6 +171,8 @@ def train(
     metrics = compare(*evaluations)
     metrics["seconds"] = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
     write_json(output / "metrics.json", metrics)
+    recommender.facts = RunFacts(experiment.data, metrics)
+    recommender.save_card(folder)
     return metrics
 
 
