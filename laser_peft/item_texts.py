@@ -79,7 +79,7 @@ def give_text_vectors(
     template: PromptTemplate | None = None,
     dim: int | None = None,
     *,
-    known: Tensor | None = None,
+    events: Tensor | None = None,
 ) -> Whitening:
     """Gives an adapter the whitened text vectors of a catalogue, read with its bare LM.
 
@@ -90,8 +90,7 @@ def give_text_vectors(
         template: how an item is said.
         dim: directions kept, at most the adapter's ``item_text_dim`` X; the rest of the width is
             zero. None: X, or all H if there are fewer.
-        known: ``(N,)`` bool, False where the encoder never saw an item. None: all it has a row
-            for.
+        events: ``(N,)`` int64, how often the encoder saw each item in its training. None: often.
 
     Returns:
         The whitening, by which the texts of further items are mapped.
@@ -115,7 +114,7 @@ def give_text_vectors(
     texts = describe_items(catalogue, template)
     vectors, rows = lm_text_vectors(model, tokenizer, texts)
     whitening = Whitening.fit(vectors, dim or width).padded(width)
-    model.set_item_text_vectors(whitening(vectors)[rows], known)
+    model.set_item_text_vectors(whitening(vectors)[rows], events)
     return whitening
 
 
@@ -127,12 +126,13 @@ def lm_text_vectors(
     Returns:
         What :func:`distinct_text_vectors` does.
     """
-    with _in_eval_mode(model):
+    with in_eval_mode(model):
         return distinct_text_vectors(model.text_states, tokenizer, texts, model.device)
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off within; each module is then as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

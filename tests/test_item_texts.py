@@ -75,16 +75,16 @@ def test_an_adapter_gets_what_its_bare_lm_says_of_the_items(
 ):
     model = with_adapter(tokenizer, encoder_folder, item_vectors=source)
     catalogue = Catalogue.read(shop / "items.jsonl")
-    known = torch.arange(NUM_ITEMS) % 3 > 0
+    events = torch.arange(NUM_ITEMS) % 3
     torch.nn.Module.train(model.base_model.model.model.layers[0])
     modes = [module.training for module in model.modules()]
-    whitening = give_text_vectors(model, tokenizer, catalogue, known=known)
+    whitening = give_text_vectors(model, tokenizer, catalogue, events=events)
     assert [module.training for module in model.modules()] == modes
     lm = make_lm("llama", vocabulary=len(tokenizer)).model
     bare = text_vectors(reader(lm), tokenizer, describe_items(catalogue), CPU)
     items = model.base_model.layer.bituning_adapters["default"].items
     torch.testing.assert_close(items.text, whitening(bare), atol=1e-4, rtol=1e-4)
-    assert torch.equal(items.known, known)
+    assert torch.equal(items.events, events)
     assert whitening.directions.shape == (32, 32)
 
 

@@ -66,9 +66,9 @@ class ActiveAdapter(NamedTuple):
 
     def _known_to_the_encoder(self) -> Tensor | None:
         """Returns ``(N,)`` bool where a text table says of all items whether it knows them."""
-        if self.encoder is None or self.config.item_vectors != "fused":
+        if self.encoder is None or self.config.item_vectors == "collaborative":
             return None
-        known = self.adapter.items.known.clone()
+        known = self.adapter.items.events > 0
         known[self.encoder.model.get_input_embeddings().num_embeddings - 1 :] = False
         return known if len(known) else None
 

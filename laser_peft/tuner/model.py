@@ -91,19 +91,20 @@ class BiTuningModel(BaseTuner):
         """
         return self._active.item_vectors()
 
-    def set_item_text_vectors(self, vectors: Tensor, known: Tensor | None = None) -> None:
+    def set_item_text_vectors(self, vectors: Tensor, events: Tensor | None = None) -> None:
         """Gives the active adapter the text vectors of its items; they are saved with it.
 
         Args:
             vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
-            known: ``(N,)`` bool, False where the encoder's vector of an item is not to be used
-                because it never saw the item. None: all it has a row for.
+            events: ``(N,)`` int64, how often the encoder saw each item in its training: its vector
+                of one that it never saw is not used, and texts of rare ones count more. None:
+                often.
 
         Raises:
             ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
         """
         adapter = self._active.adapter
-        adapter.items.set_text(vectors, known)
+        adapter.items.set_text(vectors, events)
         adapter.config = replace(adapter.config, num_text_items=len(vectors))
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
 
