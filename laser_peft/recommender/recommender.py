@@ -170,18 +170,6 @@ class LaserRecommender:
     @overload
     def recommend(
         self,
-        histories: Histories,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        allow: Iterable[str] | None = None,
-        deny: Iterable[str] | None = None,
-        batch_size: int = BATCH_SIZE,
-    ) -> list[list[Recommendation]]: ...
-
-    @overload
-    def recommend(
-        self,
         histories: Sequence[str],
         k: int = 10,
         *,
@@ -190,6 +178,18 @@ class LaserRecommender:
         deny: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(
+        self,
+        histories: Histories,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[list[Recommendation]]: ...
 
     def recommend(
         self,
