@@ -133,13 +133,14 @@ def lm_text_vectors(
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Switches dropout off within; each module is then as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def distinct_text_vectors(

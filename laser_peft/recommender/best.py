@@ -16,7 +16,7 @@ from torch import Tensor
 
 from laser_peft.evaluation import DotProducts
 
-BLOCK = 8192  # items scored at a time
+BLOCK = 2048  # items scored at a time; their float64 copies then stay in the cache
 NOTHING = torch.iinfo(torch.int64).min  # below the key of every score
 # A shelf of fewer items than this part of the catalogue has a table of its own.
 OWN_TABLE = 0.25
@@ -79,7 +79,7 @@ def best_items(
     Raises:
         ValueError: if a score is not a finite number.
     """
-    scores = DotProducts(users, shelf.vectors)
+    scores = DotProducts(users.to(shelf.vectors.device), shelf.vectors)
     device = scores.item_vectors.device
     rows, places = _positions(shelf, left_out or [])
     rows, places = rows.to(device), places.to(device)

@@ -29,6 +29,8 @@ LABELS = {
     "sha256": "SHA-256 of items and events",
     "times_sha256": "SHA-256 of their times",
 }
+# Settings that say where something lay, on a machine that may be nobody's business.
+PLACES = ("base_model_name_or_path", "collaborative_encoder")
 OF_METRICS = ("users", "models", "difference")  # what a card tells of a comparison
 
 
@@ -117,7 +119,7 @@ def write_card(
         *_test(facts),
         f"## Base model\n\n{shown}. {_licence(base, hub_id, model)}",
         _catalogue(catalogue),
-        f"## Settings\n\n{code_block(settings_of(config), 'json')}",
+        f"## Settings\n\n{code_block(settings_of(config, without=PLACES), 'json')}",
     ]
     card.text = "\n\n".join(parts) + "\n"
     unfinished = file.with_name(f"{file.name}.unfinished")

@@ -22,12 +22,12 @@ from .config import RecommenderConfig
 from .growing import Items, read_items, split_returning, text_vectors_with
 from .requests import (
     allowed_items,
-    are_many,
     batches_of,
     check_at_least_one,
     dense_histories,
     dense_history,
     dense_pairs,
+    listed,
 )
 from .users import score_candidates, similar, user_vectors
 from .vector_cache import VectorCache
@@ -170,18 +170,6 @@ class LaserRecommender:
     @overload
     def recommend(
         self,
-        histories: Histories,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        allow: Iterable[str] | None = None,
-        deny: Iterable[str] | None = None,
-        batch_size: int = BATCH_SIZE,
-    ) -> list[list[Recommendation]]: ...
-
-    @overload
-    def recommend(
-        self,
         histories: Sequence[str],
         k: int = 10,
         *,
@@ -190,6 +178,18 @@ class LaserRecommender:
         deny: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(
+        self,
+        histories: Histories,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[list[Recommendation]]: ...
 
     def recommend(
         self,
@@ -220,7 +220,7 @@ class LaserRecommender:
             ValueError: if an item is unknown, ``k`` or ``batch_size`` is below one, or a score is
                 not a finite number.
         """
-        many = are_many(histories)
+        histories, many = listed(histories)
         if not many:
             dense_history(self.catalogue, histories)  # its error speaks of no number
         found = self.recommend_many(
@@ -294,7 +294,7 @@ class LaserRecommender:
                 histories.
         """
         check_at_least_one(batch_size=batch_size)
-        many = are_many(histories)
+        histories, many = listed(histories)
         pairs = dense_pairs(self.catalogue, histories, candidates, many=many)
         vectors = self._vectors.vectors()
         scored = [

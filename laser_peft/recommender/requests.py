@@ -9,13 +9,14 @@ import numpy as np
 from laser_peft.data import Catalogue
 
 
-def are_many(histories: Sequence[Any]) -> bool:
-    """Tells several lists of ids from one.
+def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
+    """Returns histories as a list, and whether they are several lists of ids or one.
 
     Raises:
         ValueError: if it is a text, or ids and lists stand side by side.
     """
     _refuse_text(histories)
+    histories = list(histories)
     lists = [not isinstance(one, str) and isinstance(one, Iterable) for one in histories]
     if any(lists) and not all(lists):
         alone = histories[lists.index(False)]
@@ -23,7 +24,7 @@ def are_many(histories: Sequence[Any]) -> bool:
             "give one list of item ids, or a list of such lists; got both: "
             f"{alone!r} stands beside a list"
         )
-    return any(lists)
+    return histories, any(lists)
 
 
 def dense_history(catalogue: Catalogue, history: Iterable[str]) -> np.ndarray:
@@ -59,7 +60,7 @@ def dense_pairs(
     if not many:
         of_candidates = _dense_list(catalogue, "candidates", candidates)
         return [(dense_history(catalogue, histories), of_candidates)]
-    if isinstance(candidates, str) or len(candidates) != len(histories):
+    if len(candidates) != len(histories):
         raise ValueError(
             f"each of {len(histories)} histories needs its own list of candidates, got "
             f"{len(candidates)} lists"

@@ -59,6 +59,7 @@ def score_candidates(
         ValueError: if a score is not a finite number.
     """
     scored = []
+    users = users.to(vectors.device)
     for user, ids in zip(users, candidates, strict=True):
         own = vectors[torch.from_numpy(ids - 1).to(vectors.device)]
         scores = DotProducts(user[None], own).of_range(0, len(ids))[0]

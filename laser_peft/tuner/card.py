@@ -1,6 +1,7 @@
 """Says in a saved adapter's model card what it is and how to load it."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,11 +75,12 @@ def describe_adapter(folder: str | Path, config: "BiTuningConfig") -> None:
     card.save(path)
 
 
-def settings_of(config: "BiTuningConfig") -> str:
-    """Returns what decides an adapter, as indented JSON."""
+def settings_of(config: "BiTuningConfig", *, without: Collection[str] = ()) -> str:
+    """Returns what decides an adapter, but for the fields named, as indented JSON."""
+    left_out = {"collaborative_encoder_config", "inference_mode", *without}
     settings = {
         name: value
         for name, value in config.to_dict().items()
-        if value is not None and name not in ("collaborative_encoder_config", "inference_mode")
+        if value is not None and name not in left_out
     }
     return json.dumps(settings, indent=2, default=str)

@@ -19,7 +19,7 @@ def plain(users, vectors, k, left_out, allowed):
     return found
 
 
-@pytest.mark.parametrize("block", [1, 13, 211, 8192])
+@pytest.mark.parametrize("block", [1, 13, 211, 2048])
 @pytest.mark.parametrize("share", [None, 0.1, 0.6, 0.0])
 @pytest.mark.parametrize("k", [1, 29, 999])
 def test_they_are_those_of_a_full_sort(monkeypatch, block, share, k):

@@ -71,10 +71,9 @@ def test_its_metadata_is_that_of_an_adapter(recommender, tmp_path):
     assert {"bituning", "recommendation", "sequential-recommendation"} <= set(data.tags)
     assert data.pipeline_tag is None  # it writes no text
     assert data.base_model is None  # a folder of this machine is no name
-    assert (
-        config.base_model_name_or_path
-        not in (tmp_path / "README.md").read_text().split("## Settings")[0]
-    )
+    text = (tmp_path / "README.md").read_text()
+    assert config.base_model_name_or_path not in text
+    assert config.collaborative_encoder not in text
     config.base_model_name_or_path = "owner/some-lm"
     card = card_of(recommender, tmp_path)
     assert card.data.base_model == "owner/some-lm"

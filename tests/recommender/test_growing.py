@@ -7,7 +7,9 @@ from conftest import NUM_ITEMS
 from recommenders import LIMITS, ids, make_recommender, signed_encoder
 
 from laser_peft import LaserRecommender
-from laser_peft.data import Catalogue
+from laser_peft.comparison import evaluate
+from laser_peft.data import Catalogue, LogSource
+from laser_peft.experiment import Experiment
 from laser_peft.item_texts import describe_items, lm_text_vectors
 
 NEW = [
@@ -138,6 +140,14 @@ def test_items_that_cannot_be_added_change_nothing(recommender, items, message):
         recommender.add_items(items)
     assert len(recommender.catalogue) == len(recommender.model.item_vectors()) == NUM_ITEMS
     assert recommender.recommend(HISTORIES) == before
+
+
+def test_a_test_beside_the_encoder_needs_the_items_of_training(recommender, shop):
+    recommender.add_items(NEW)
+    log = LogSource(path=str(shop / "interactions.csv.gz"))
+    judge = Experiment.read(log, recommender.catalogue).judge
+    with pytest.raises(ValueError, match="has 25 items and its encoder knows 23 of them"):
+        evaluate(recommender, judge)
 
 
 def test_without_the_whitening_nothing_can_be_added(recommender):

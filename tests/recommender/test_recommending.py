@@ -66,6 +66,8 @@ def test_several_histories_give_a_list_each(recommender):
         ids(recommender.recommend(history, k=3)) for history in HISTORIES
     ]
     assert recommender.recommend([[]], k=3) == [recommender.recommend([], k=3)]
+    once = recommender.recommend((name for name in HISTORIES[1]), k=3)
+    assert ids(once) == ids(together[1])
     first, _ = recommender.recommend((("i3",), ["i4"]), k=5)
     assert ids(first) == ids(recommender.recommend(("i3",), k=5))
 

@@ -45,6 +45,21 @@ def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
     assert logits.shape[1] == NUM_ITEMS + 2
 
 
+@pytest.mark.parametrize("source", ["text", "fused"])
+def test_an_item_that_only_its_text_knows_is_to_the_encoder_as_padding(
+    llama, encoder_folder, source
+):
+    model = make_model(llama, encoder_folder, item_vectors=source, text_skip=False)
+    known = torch.ones(NUM_ITEMS + 2, dtype=torch.bool)
+    known[3] = False
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), known)
+    batch = make_batch()
+    batch["history"][0, 1], batch["history"][1, 4] = 4, NUM_ITEMS + 2
+    actual = model(**batch).user_vectors
+    batch["history_mask"][0, 1] = batch["history_mask"][1, 4] = 0
+    torch.testing.assert_close(actual, model(**batch).user_vectors)
+
+
 def test_text_vectors_are_scored_as_they_are_and_can_be_set_again(llama, encoder_folder):
     model = make_model(llama, encoder_folder, item_vectors="text", recommendation_dim=5)
     with pytest.raises(ValueError, match="none are set; call set_item_text_vectors first"):
