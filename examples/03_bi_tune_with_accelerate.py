@@ -14,7 +14,7 @@ with two processes on a CPU (where Accelerate's own launcher starts one only, wi
 
 Hardware: any CPU; GPUs are used if there are some, which was not tried.
 Time: 2 minutes for an epoch over the demo's shop with one process, one thread of a busy 2-core x86
-machine.
+machine; as long with two, which share these two busy cores.
 Expected output:
 
     epoch 1, 1 process(es): loss 3.722, validation HR@10 0.3640, NDCG@10 0.2152
