@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from .errors import one_line_errors
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -100,10 +102,7 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         # A note of transformers to peft, which a user can do nothing about.
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
-        try:
+        with one_line_errors():
             command(*args, **kwargs)
-        except (ValueError, OSError, ImportError) as error:
-            typer.echo(f"laser-peft: {error}", err=True)
-            raise typer.Exit(2) from error
 
     return wrapped

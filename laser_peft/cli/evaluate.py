@@ -13,12 +13,14 @@ from .base import (
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
 from .reports import print_report
 from .tables import print_differences, print_evaluations
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def evaluate(
     recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],

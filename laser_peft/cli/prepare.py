@@ -13,10 +13,12 @@ from .base import (
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def prepare(
     source: LogSource,

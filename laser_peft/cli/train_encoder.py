@@ -9,6 +9,7 @@ from laser_peft.data import LogSource
 from laser_peft.training import SASRecSettings
 
 from .base import Items, Resume, Seed, app, console, reads_a_log, says_what_is_wrong
+from .config_file import takes_a_config_file
 from .reports import print_report
 from .tables import print_evaluations
 
@@ -17,6 +18,7 @@ DEFAULT = SASRecSettings()
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def train_encoder(
     source: LogSource,
