@@ -8,6 +8,7 @@ A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from laser_peft import numbering
 from laser_peft.baselines import Encoder
 from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
-from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
+from laser_peft.data import Catalogue, LogReport, LogSource, PromptBuilder, PromptTemplate
+from laser_peft.estimates import AdapterPlan, Estimate, estimate_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
 from laser_peft.runs import (
     adds_seconds,
     check_output,
+    check_same,
     last_checkpoint,
     save_whole,
     seconds_of,
@@ -41,6 +44,7 @@ from laser_peft.tuner import BiTuningConfig
 
 DEFAULT_MAX_TOKENS = 512
 OnData = Callable[[LogReport, dict[str, Any]], None]
+OnEstimate = Callable[[Estimate], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,12 @@ class TrainRun(EncoderRun):
 
 
 def train_encoder(
-    run: EncoderRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
+    run: EncoderRun,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    on_data: OnData | None = None,
+    on_estimate: OnEstimate | None = None,
 ) -> Evaluation:
     """Trains a SASRec alone and tests it once.
 
@@ -77,6 +86,8 @@ def train_encoder(
         output: folder of the run; must be new or empty unless resuming.
         resume: go on with an interrupted run of the same settings on the same data.
         on_data: told what was found in the log and the counts, before any training.
+        on_estimate: told then how long it may take and how much memory it may need; None measures
+            nothing. What it raises stops the run before anything is written.
 
     Returns:
         The test, which ``evaluation/sasrec/`` of the folder holds too.
@@ -91,7 +102,8 @@ def train_encoder(
     check_output(output, resume=resume)
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
-    _start(run, experiment, output, on_data)
+    estimate = partial(estimate_run, experiment, output, sasrec=run.sasrec, max_items=run.max_items)
+    _start(run, experiment, output, on_data, on_estimate, estimate)
     sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
     started = time.monotonic()
     evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
@@ -102,7 +114,12 @@ def train_encoder(
 
 
 def train(
-    run: TrainRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
+    run: TrainRun,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    on_data: OnData | None = None,
+    on_estimate: OnEstimate | None = None,
 ) -> dict[str, Any]:
     """Runs the whole path; returns what :func:`laser_peft.evaluation.compare` says of the test.
 
@@ -111,6 +128,8 @@ def train(
         output: folder of the run; must be new or empty unless resuming.
         resume: go on with an interrupted run of the same settings on the same data.
         on_data: told what was found in the log and the counts, before any training.
+        on_estimate: told then how long it may take and how much memory it may need; None measures
+            nothing. What it raises stops the run before anything is written.
 
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
@@ -140,7 +159,8 @@ def train(
     if run.encoder is not None:
         _check_encoder(run.encoder, catalogue)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    _start(run, experiment, output, on_data)
+    estimate = _estimate_of(run, experiment, output, adapter, config, prompts)
+    _start(run, experiment, output, on_data, on_estimate, estimate)
 
     encoder = run.encoder or str(_sasrec(run, experiment, output))
     folder = output / "recommender"
@@ -196,12 +216,46 @@ def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) ->
     return wanted
 
 
-def _start(run: EncoderRun, experiment: Experiment, output: Path, on_data: OnData | None) -> None:
+def _start(
+    run: EncoderRun,
+    experiment: Experiment,
+    output: Path,
+    on_data: OnData | None,
+    on_estimate: OnEstimate | None,
+    estimate: Callable[[], Estimate],
+) -> None:
     """Starts the folder of a run, once what it learns from is known to be enough."""
     experiment.check_trainable()
-    start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
+    told = experiment.data | {"log": experiment.report.to_dict()}
+    check_same(output, run, told)
     if on_data is not None:
         on_data(experiment.report, experiment.data)
+    if on_estimate is not None:
+        on_estimate(estimate())
+    start_or_check(output, run, told)
+
+
+def _estimate_of(
+    run: TrainRun,
+    experiment: Experiment,
+    output: Path,
+    adapter: BiTuningConfig,
+    config: RecommenderConfig,
+    prompts: PromptBuilder,
+) -> Callable[[], Estimate]:
+    """Prepares the measuring of what a run with an adapter may take."""
+    plan = AdapterPlan(
+        llm=run.llm,
+        dtype=config.dtype,
+        adapter=adapter,
+        encoder=run.encoder,
+        sasrec=run.sasrec,
+        laser=run.laser,
+        max_items=run.max_items,
+    )
+    sasrec = None if run.encoder else run.sasrec
+    settings: dict[str, Any] = {"sasrec": sasrec, "max_items": run.max_items}
+    return partial(estimate_run, experiment, output, **settings, plan=plan, prompts=prompts)
 
 
 def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:

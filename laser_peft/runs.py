@@ -65,6 +65,12 @@ def save_whole(saved: Savable, folder: Path) -> None:
     os.replace(unfinished, folder)
 
 
+def check_same(output: Path, run: Any, data: dict[str, Any]) -> None:
+    """Makes sure that a run in the folder, if there is one, says the same; see `start_or_check`."""
+    if (output / RUN).is_file():
+        _check_same(output, _read_run(output), _as_json(run, data))
+
+
 def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
     """Writes ``run.json``, or makes sure that the one there says the same.
 
@@ -79,13 +85,17 @@ def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
         ValueError: if the run in the folder was started otherwise or on other data, or its
             ``run.json`` is damaged.
     """
-    wanted = json.loads(json.dumps({"settings": asdict(run), "data": data}))
     if (output / RUN).is_file():
-        _check_same(output, _read_run(output), wanted)
+        check_same(output, run, data)
         return
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / RUN, wanted | {"versions": versions})
+    write_json(output / RUN, _as_json(run, data) | {"versions": versions})
+
+
+def _as_json(run: Any, data: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps({"settings": asdict(run), "data": data}))
+    return told
 
 
 def _check_same(output: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -25,13 +25,17 @@ ALLOWED = {
     },
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
+    "estimates": {
+        *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
+    },
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
+        "estimates",
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
-        *("recommender", "comparison", "runs", "pipeline"),
+        *("recommender", "comparison", "runs", "estimates", "pipeline"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

@@ -18,6 +18,7 @@ from .base import (
     says_what_is_wrong,
 )
 from .config_file import takes_a_config_file
+from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
 from .tables import print_differences, print_evaluations
 
@@ -80,6 +81,7 @@ def train(
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
     seed: Seed = 0,
     resume: Resume = False,
+    estimate_only: EstimateOnly = False,
 ) -> None:
     """Train on a log: a SASRec first, then an adapter that reads it; then test both.
 
@@ -116,7 +118,13 @@ def train(
             bf16=bf16,
         ),
     )
-    metrics = pipeline.train(run, output, resume=resume, on_data=print_report)
+    metrics = pipeline.train(
+        run,
+        output,
+        resume=resume,
+        on_data=print_report,
+        on_estimate=tells_estimate(estimate_only),
+    )
     tested = [Evaluation.load(output / "evaluation" / name) for name in metrics["models"]]
     print_evaluations(tested)
     print_differences(metrics)

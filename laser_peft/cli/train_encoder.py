@@ -10,6 +10,7 @@ from laser_peft.training import SASRecSettings
 
 from .base import Items, Resume, Seed, app, console, reads_a_log, says_what_is_wrong
 from .config_file import takes_a_config_file
+from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
 from .tables import print_evaluations
 
@@ -58,6 +59,7 @@ def train_encoder(
     max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
     seed: Seed = 0,
     resume: Resume = False,
+    estimate_only: EstimateOnly = False,
 ) -> None:
     """Train the SASRec that an adapter reads, alone, and test it.
 
@@ -84,5 +86,12 @@ def train_encoder(
             num_negatives=num_negatives,
         ),
     )
-    print_evaluations([pipeline.train_encoder(run, output, resume=resume, on_data=print_report)])
+    evaluation = pipeline.train_encoder(
+        run,
+        output,
+        resume=resume,
+        on_data=print_report,
+        on_estimate=tells_estimate(estimate_only),
+    )
+    print_evaluations([evaluation])
     console.print(f"Saved: {output / 'sasrec'}", soft_wrap=True)
