@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from laser_peft.collaborative import SASRecModel
 from laser_peft.data import PaddingCollator, PromptBuilder, Split
@@ -25,6 +26,7 @@ from .words import StageEstimate, say_count
 
 SAMPLE = 400  # prompts whose tokens are counted
 RANKED_AT_ONCE = 64
+SORTED_TOGETHER = 50  # batches, by the Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,14 @@ def estimate_adapter(
     with random_state_kept(), _new_model(plan, num_items) as model:
         model.to(device)
         virtual = plan.adapter.num_prefix_tokens + plan.adapter.num_suffix_tokens
-        learning = _Users(examples, prompts, plan.max_items, virtual)
+        learning = _Users(examples, prompts, plan.max_items, virtual, settings.batch_size)
         testing = _Users(split.test, prompts, plan.max_items, virtual)
         size = min(settings.batch_size, len(examples))
         step = measure(_Learning(model, learning, bf16=settings.bf16), size, model)
         ranked = min(RANKED_AT_ONCE, len(split.test))
         ranking = measure(_Ranking(model, testing, bf16=settings.bf16), ranked, model)
         kept = (
-            step.kept_bytes * learning.longest / learning.tokens
+            step.step_bytes * learning.longest / learning.positions
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
     every = math.ceil(
@@ -99,31 +101,60 @@ def estimate_adapter(
 
 
 class _Users:
-    """Users whose prompts are about as long as the mean of a sample.
+    """Users whose prompts are about as long as those of a middling batch are padded to.
 
     Args:
         examples: to draw from.
         prompts: says histories in tokens.
         max_items: longest history in items.
         virtual: tokens that come to a prompt's own.
+        batch_size: of batches that the Trainer groups by length; None: all in order of length.
     """
 
     def __init__(
-        self, examples: Sequence[Example], prompts: PromptBuilder, max_items: int, virtual: int
+        self,
+        examples: Sequence[Example],
+        prompts: PromptBuilder,
+        max_items: int,
+        virtual: int,
+        batch_size: int | None = None,
     ) -> None:
         dataset = PromptDataset(examples, prompts, max_items=max_items, ranked=True)
         drawn = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
         rows = [dataset[int(place)] for place in drawn]
         lengths = np.array([len(row["input_ids"]) for row in rows])
+        padded = float(lengths.mean())
+        if batch_size is not None:
+            padded = padded_length(lengths, batch_size, len(examples))
         self.tokens = float(lengths.mean()) + virtual  # a user's, on average
+        self.positions = padded + virtual  # with padding
         self.longest = int(lengths.max()) + virtual
-        order = np.abs(lengths - lengths.mean()).argsort(kind="stable")
+        order = np.abs(lengths - padded).argsort(kind="stable")
         self._rows: list[dict[str, Any]] = [rows[place] for place in order]
 
     def batch(self, size: int, device: torch.device) -> dict[str, torch.Tensor]:
         """Makes a batch of so many, some of them more than once where they are few."""
         rows = [self._rows[place % len(self._rows)] for place in range(size)]
         return {name: values.to(device) for name, values in PaddingCollator()(rows).items()}
+
+
+def padded_length(lengths: np.ndarray, batch_size: int, count: int) -> float:
+    """Returns to what length examples are padded on average where batches are grouped by length.
+
+    The Trainer sorts within up to 50 batches, fewer where the examples are few: then long and
+    short ones come together.
+
+    Args:
+        lengths: ``(sampled,)`` of a sample of the examples.
+        batch_size: examples a batch.
+        count: of all examples.
+    """
+    count = min(count, 4 * SORTED_TOGETHER * batch_size)
+    drawn = np.random.default_rng(0).choice(lengths, count)
+    order = get_length_grouped_indices(drawn.tolist(), batch_size)
+    starts = np.arange(0, count, batch_size)
+    longest = np.maximum.reduceat(drawn[order], starts)
+    return float(np.average(longest, weights=np.diff([*starts, count])))
 
 
 class _Learning:

@@ -54,7 +54,7 @@ def estimate_encoder(
         validations=math.ceil(left * validations),
         validation_seconds=left * validations * len(validation) * seconds_a_user,
         test_seconds=len(split.test) * seconds_a_user,
-        memory_bytes=round(held + held_bytes(model) + step.kept_bytes),
+        memory_bytes=round(held + held_bytes(model) + step.step_bytes),
         stops_early=True,
     )
 

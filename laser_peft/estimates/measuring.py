@@ -1,4 +1,7 @@
-"""Times a step and counts what it keeps for its gradients, on batches that grow.
+"""Times a step and measures what memory it takes, on batches that grow.
+
+A large batch may take more than its share of a small one's time, as it does not fit into caches,
+so the whole batch is measured wherever it is fast enough.
 
 A step is given a number of examples and computes a batch of so many. Small batches come first, so
 that a step too slow or too large to be tried whole is extrapolated from smaller ones.
@@ -14,7 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SECONDS = 3.0  # that measuring one kind of step may take, once its first example is done
+from .memory import process_bytes
+from .peaks import PeakMemory
+
+SECONDS = 10.0  # that measuring one kind of step may take, once its first example is done
+CLEAR_BYTES = 50e6  # less cannot be told from what else the process takes and gives back
 GROWTH = 4  # from one measured batch to the next
 
 
@@ -22,7 +29,7 @@ class Measured(NamedTuple):
     """One step at the size that was asked for."""
 
     seconds: float
-    kept_bytes: float  # for gradients, beside the parameters; 0 for a step without
+    step_bytes: float  # what it takes beside parameters and optimizer
 
 
 class Point(NamedTuple):
@@ -52,18 +59,27 @@ def measure(
     Args:
         step: computes a batch of so many examples, at least one.
         size: examples of the step that is asked about.
-        model: whose parameters are not counted as kept.
+        model: whose parameters are not counted.
         seconds: after which no larger batch is tried.
     """
     started = time.monotonic()
     first_seconds, first_bytes = _watched(step, 1, model)
     kept, times = [Point(1, first_bytes)], [Point(1, first_seconds)]
-    # The first call of all is slower than the next ones; it stands only where it has to.
-    if size > 1 and time.monotonic() - started < seconds:
-        kept.append(Point(2, _watched(step, 2, model)[1]))
-    if time.monotonic() - started < seconds:
-        times = _times(step, size, seconds)
-    return Measured(at_size(times, size), at_size(kept, size))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    before = process_bytes(device)  # with the optimizer's state
+    with PeakMemory(device) as peak:
+        if size > 1 and time.monotonic() - started < seconds:
+            kept.append(Point(2, _watched(step, 2, model)[1]))
+        # The first call of all is slower than the next ones; it stands only where it has to.
+        if time.monotonic() - started < seconds:
+            times = _times(step, size, seconds)
+    beyond = _beyond(peak.bytes - before, at_size(kept, times[-1].size))
+    return Measured(at_size(times, size), at_size(kept, size) * beyond)
+
+
+def _beyond(taken: float, kept: float) -> float:
+    """Returns how many times what is kept for gradients a step takes at its peak."""
+    return max(taken / kept, 1.0) if kept > CLEAR_BYTES else 1.0
 
 
 def at_size(points: list[Point], size: int) -> float:
@@ -93,9 +109,10 @@ def _times(step: Callable[[int], None], size: int, seconds: float) -> list[Point
                 raise
             return points
         spent = time.monotonic() - started
-        if batch == size or spent + GROWTH * points[-1].value > seconds:
+        larger = min(GROWTH * batch, size)
+        if batch == size or spent + points[-1].value * larger / batch > seconds:
             break
-        batch = min(GROWTH * batch, size)
+        batch = larger
     if spent + points[-1].value < seconds:  # once more: the faster one was disturbed less
         points[-1] = Point(batch, min(points[-1].value, _timed(step, batch)))
     return points
