@@ -2,9 +2,11 @@
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
 ``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json``,
-``seconds.json`` (how long the training took) and the Trainer's ``checkpoints/``.
+``seconds.json`` (how long the training took), ``history/`` (losses and validations, step by step),
+``log.txt`` and the Trainer's ``checkpoints/``.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,11 +21,13 @@ from laser_peft import numbering
 from laser_peft.baselines import Encoder
 from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
-from laser_peft.data import Catalogue, LogReport, LogSource, PromptBuilder, PromptTemplate
-from laser_peft.estimates import AdapterPlan, Estimate, estimate_run
+from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
+from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
+from laser_peft.history import HistoryFile
 from laser_peft.recommender import LaserRecommender, RecommenderConfig
+from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
     adds_seconds,
     check_output,
@@ -43,6 +47,7 @@ from laser_peft.training import (
 from laser_peft.tuner import BiTuningConfig
 
 DEFAULT_MAX_TOKENS = 512
+logger = logging.getLogger(__name__)
 OnData = Callable[[LogReport, dict[str, Any]], None]
 OnEstimate = Callable[[Estimate], None]
 
@@ -71,6 +76,7 @@ class TrainRun(EncoderRun):
     laser: LaserSettings = LaserSettings()
 
 
+@keeps_a_log
 def train_encoder(
     run: EncoderRun,
     output: str | Path,
@@ -102,8 +108,8 @@ def train_encoder(
     check_output(output, resume=resume)
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
-    estimate = partial(estimate_run, experiment, output, sasrec=run.sasrec, max_items=run.max_items)
-    _start(run, experiment, output, on_data, on_estimate, estimate)
+    measure = partial(estimate_encoder_run, experiment, output, run)
+    _start(run, experiment, output, on_data, on_estimate, measure)
     sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
     started = time.monotonic()
     evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
@@ -113,6 +119,7 @@ def train_encoder(
     return evaluation
 
 
+@keeps_a_log
 def train(
     run: TrainRun,
     output: str | Path,
@@ -159,8 +166,8 @@ def train(
     if run.encoder is not None:
         _check_encoder(run.encoder, catalogue)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    estimate = _estimate_of(run, experiment, output, adapter, config, prompts)
-    _start(run, experiment, output, on_data, on_estimate, estimate)
+    measure = partial(estimate_train_run, experiment, output, run, adapter, config.dtype, prompts)
+    _start(run, experiment, output, on_data, on_estimate, measure)
 
     encoder = run.encoder or str(_sasrec(run, experiment, output))
     folder = output / "recommender"
@@ -181,6 +188,7 @@ def train(
                 max_items=run.max_items,
                 seed=run.seed,
                 resume_from_checkpoint=last_checkpoint(checkpoints),
+                callbacks=[HistoryFile(output / "history" / "laser.jsonl")],
             )
         recommender = LaserRecommender(model, tokenizer, catalogue, config)
         save_whole(recommender, folder)
@@ -222,7 +230,7 @@ def _start(
     output: Path,
     on_data: OnData | None,
     on_estimate: OnEstimate | None,
-    estimate: Callable[[], Estimate],
+    measure: Callable[[], Estimate],
 ) -> None:
     """Starts the folder of a run, once what it learns from is known to be enough."""
     experiment.check_trainable()
@@ -231,31 +239,11 @@ def _start(
     if on_data is not None:
         on_data(experiment.report, experiment.data)
     if on_estimate is not None:
-        on_estimate(estimate())
+        estimate = measure()
+        logger.info("estimate: %s", " ".join(estimate.lines()))
+        on_estimate(estimate)
     start_or_check(output, run, told)
-
-
-def _estimate_of(
-    run: TrainRun,
-    experiment: Experiment,
-    output: Path,
-    adapter: BiTuningConfig,
-    config: RecommenderConfig,
-    prompts: PromptBuilder,
-) -> Callable[[], Estimate]:
-    """Prepares the measuring of what a run with an adapter may take."""
-    plan = AdapterPlan(
-        llm=run.llm,
-        dtype=config.dtype,
-        adapter=adapter,
-        encoder=run.encoder,
-        sasrec=run.sasrec,
-        laser=run.laser,
-        max_items=run.max_items,
-    )
-    sasrec = None if run.encoder else run.sasrec
-    settings: dict[str, Any] = {"sasrec": sasrec, "max_items": run.max_items}
-    return partial(estimate_run, experiment, output, **settings, plan=plan, prompts=prompts)
+    start_log(output)
 
 
 def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
@@ -273,6 +261,7 @@ def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
             max_items=run.max_items,
             seed=run.seed,
             resume_from_checkpoint=last_checkpoint(checkpoints),
+            callbacks=[HistoryFile(output / "history" / "sasrec.jsonl")],
         )
     numbering.sign(sasrec.config, experiment.catalogue.item_ids)
     save_whole(sasrec, folder)

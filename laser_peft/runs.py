@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
 SECONDS = "seconds.json"
+logger = logging.getLogger(__name__)
 PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
 
 
@@ -136,12 +138,14 @@ def adds_seconds(output: Path, stage: str) -> Iterator[None]:
     killed outright.
     """
     started = time.monotonic()
+    logger.info("%s: training starts", stage)
     try:
         yield
     finally:
         seconds = seconds_of(output)
         seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 1)
         write_json(output / SECONDS, seconds)
+        logger.info("%s: training ends, after %s s in all", stage, seconds[stage])
 
 
 def seconds_of(output: Path) -> dict[str, float]:
@@ -177,7 +181,12 @@ def _read_json(file: Path, advice: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file whole."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """Writes beside the file first, so that no half-written one is ever taken for whole."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from laser_peft import pipeline
 from laser_peft.data import Catalogue, LogSource
-from laser_peft.estimates import Estimate, StageEstimate, estimate_run
+from laser_peft.estimates import Estimate, StageEstimate, estimate_encoder_run
 from laser_peft.estimates.adapter import padded_length
 from laser_peft.estimates.measuring import measure, random_state_kept
 from laser_peft.estimates.memory import container_bytes, free_memory, held_bytes
@@ -189,17 +189,22 @@ def test_a_finished_run_has_nothing_left(trained, shop, lm_folder):
 def test_what_an_interrupted_run_has_done_is_not_counted_again(shop, tmp_path):
     catalogue = Catalogue.read(shop / "items.jsonl")
     experiment = Experiment.read(LogSource(str(shop / "interactions.csv.gz")), catalogue)
-    settings = {"sasrec": SASRecSettings(epochs=5, batch_size=7), "max_items": 11}
-    (whole,) = estimate_run(experiment, tmp_path, **settings).stages
+    run = pipeline.EncoderRun(
+        interactions=LogSource(""),
+        items="",
+        max_items=11,
+        sasrec=SASRecSettings(epochs=5, batch_size=7),
+    )
+    (whole,) = estimate_encoder_run(experiment, tmp_path, run).stages
     checkpoint = tmp_path / "checkpoints" / "sasrec" / "checkpoint-16"
     checkpoint.mkdir(parents=True)
     write_json(checkpoint / "trainer_state.json", {"global_step": 16})
     assert done_steps(checkpoint.parent) == 16
-    (rest,) = estimate_run(experiment, tmp_path, **settings).stages
+    (rest,) = estimate_encoder_run(experiment, tmp_path, run).stages
     assert whole.validations == 5
     assert rest.validations == 1  # 16 of 20 steps are done
     (tmp_path / "sasrec").mkdir()
-    assert estimate_run(experiment, tmp_path, **settings).stages == ()
+    assert estimate_encoder_run(experiment, tmp_path, run).stages == ()
 
 
 def test_it_is_said_in_words():

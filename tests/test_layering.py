@@ -25,13 +25,15 @@ ALLOWED = {
     },
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
+    "run_log": set(),
+    "history": {"runs"},
     "estimates": {
         *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
     },
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
-        "estimates",
+        *("estimates", "run_log", "history"),
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),

@@ -5,8 +5,7 @@ is counted; everything else is multiplication. Nothing of it reaches the trainin
 thrown away, and random numbers go on as if nothing had been drawn.
 """
 
-from .adapter import AdapterPlan
-from .run import estimate_run
+from .run import estimate_encoder_run, estimate_train_run
 from .words import Estimate, StageEstimate
 
-__all__ = ["AdapterPlan", "Estimate", "StageEstimate", "estimate_run"]
+__all__ = ["Estimate", "StageEstimate", "estimate_encoder_run", "estimate_train_run"]
