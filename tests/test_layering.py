@@ -23,6 +23,7 @@ ALLOWED = {
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
     },
+    "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
     "run_log": set(),
@@ -37,7 +38,7 @@ ALLOWED = {
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
-        *("recommender", "comparison", "runs", "estimates", "pipeline"),
+        *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

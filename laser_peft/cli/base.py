@@ -27,6 +27,9 @@ Interactions = Annotated[
         "a file, a folder of parts, a quoted glob, or hf://datasets/owner/name#split."
     ),
 ]
+OptionalInteractions = Annotated[
+    str | None, typer.Option(help="Log of interactions, as the other commands take it.")
+]
 Items = Annotated[
     str, typer.Option(help="Items, one row each: an id, a title and any further attributes.")
 ]
@@ -72,22 +75,34 @@ LOG_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 
 def reads_a_log(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options that describe a log, and calls it with the ``source`` of them."""
+    return _with_log_options(command, required=True)
 
+
+def may_read_a_log(command: Callable[..., None]) -> Callable[..., None]:
+    """Does so for a command that can do without: its ``source`` may be None."""
+    return _with_log_options(command, required=False)
+
+
+def _with_log_options(command: Callable[..., None], *, required: bool) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
         from laser_peft.data import LogSource
 
         fields = {field: options.pop(name) for name, _, _, field in LOG_OPTIONS}
         fields["time_column"] = fields["time_column"] or None
-        command(source=LogSource(**fields), **options)
+        source = None if fields["path"] is None else LogSource(**fields)
+        command(source=source, **options)
 
     signature = inspect.signature(command)
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        inspect.Parameter(name, keyword_only, default=default, annotation=kind)
         for name, kind, default, _ in LOG_OPTIONS
     ]
+    if not required:
+        added[0] = added[0].replace(default=None, annotation=OptionalInteractions)
     kept = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameter.replace(kind=keyword_only)
         for name, parameter in signature.parameters.items()
         if name != "source"
     ]
