@@ -4,6 +4,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,8 +16,29 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Turn a frozen causal language model into a sequential recommender.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"laser-peft {version('laser-peft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    asked: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
+    ] = False,
+) -> None:
+    """Turn a frozen causal language model into a sequential recommender.
+
+    First laser-peft download, or your own logs; then laser-peft train.
+    COMMAND --help shows an example of each and says what it writes.
+    """
+
+
 # No markup: square brackets and colons in a user's titles and names are no style.
 console = Console(markup=False, emoji=False)
 

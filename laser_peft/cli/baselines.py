@@ -37,7 +37,14 @@ def baselines(
         str | None, typer.Option(help="Folder of a trained SASRec to test beside them.")
     ] = None,
 ) -> None:
-    """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec."""
+    """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec.
+
+    Example:
+    laser-peft baselines --interactions logs/ --items items.csv --output base
+
+    Writes a folder for each baseline with every user's ranks and the metrics,
+    and run.json.
+    """
     from laser_peft.baselines import run_baselines
     from laser_peft.data import Catalogue
     from laser_peft.experiment import Experiment

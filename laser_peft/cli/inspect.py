@@ -42,7 +42,15 @@ def inspect(
         typer.Option("--plot", help="New picture of load and attention (needs matplotlib)."),
     ] = None,
 ) -> None:
-    """Look inside a recommender: its parts, its experts, what it attends to."""
+    """Look inside a recommender: its parts, who gets which expert, what it attends to.
+
+    Example:
+    laser-peft inspect run/recommender --interactions logs/ --history ID1 ID2
+
+    Prints parts and parameters; with --interactions the experts' load over users
+    of the log; with --history what is done with one. Writes, with --plot, a
+    picture of both.
+    """
     if plot_file is not None and plot_file.exists():
         raise FileExistsError(f"{plot_file} is there already; choose another file")
     loaded = LaserRecommender.from_pretrained(recommender)

@@ -85,7 +85,16 @@ def train(
 ) -> None:
     """Train on a log: a SASRec first, then an adapter that reads it; then test both.
 
-    The last item of every user is the test target, the one before chooses the best step.
+    The last item of every user is the test target, the one before chooses the
+    best step.
+
+    Example:
+    laser-peft train --interactions logs/ --items items.csv --llm LM --output run
+
+    Writes recommender/ (all that recommend, evaluate and inspect need beside the
+    LM), sasrec/, evaluation/, metrics.json, run.json, log.txt, history/ and
+    checkpoints/ (--resume goes on from there). It says first how long it may
+    take and how much memory.
     """
     from laser_peft import pipeline
     from laser_peft.data import PromptTemplate

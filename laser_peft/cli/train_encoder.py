@@ -63,7 +63,15 @@ def train_encoder(
 ) -> None:
     """Train the SASRec that an adapter reads, alone, and test it.
 
-    The last item of every user is the test target, the one before chooses the best epoch.
+    The last item of every user is the test target, the one before chooses the
+    best epoch.
+
+    Example:
+    laser-peft train-encoder --interactions logs/ --items items.csv --output run
+
+    Writes sasrec/ (for train --encoder), evaluation/, metrics.json, run.json,
+    log.txt, history/ and checkpoints/ (--resume goes on from there). It says
+    first how long it may take.
     """
     from laser_peft import pipeline
 
