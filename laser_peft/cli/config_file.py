@@ -29,13 +29,6 @@ class OptionKind(NamedTuple):
     most: float | None = None
 
 
-class Told(NamedTuple):
-    """What a file said."""
-
-    file: Path
-    values: dict[str, Any]
-
-
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML's loader would keep the last."""
 
@@ -56,13 +49,12 @@ def takes_a_config_file(command: Callable[..., None]) -> Callable[..., None]:
         if get_origin(parameter.annotation) is Annotated
     }
 
-    def fill_in(context: typer.Context, config: Path | None) -> Told | None:
-        if config is None or context.resilient_parsing:
-            return None
-        with one_line_errors():
-            told = Told(config, read_options(config, kinds))
-        context.default_map = {**(context.default_map or {}), **told.values}
-        return told
+    def fill_in(context: typer.Context, config: Path | None) -> Path | None:
+        if config is not None and not context.resilient_parsing:
+            with one_line_errors():
+                values = read_options(config, kinds)
+            context.default_map = {**(context.default_map or {}), **values}
+        return config
 
     option = typer.Option(
         help="YAML file of options, a line each like 'epochs: 3'; the command line wins over it.",
@@ -74,8 +66,8 @@ def takes_a_config_file(command: Callable[..., None]) -> Callable[..., None]:
     config = inspect.Parameter("config", keyword_only, default=None, annotation=annotation)
 
     @functools.wraps(command)
-    def wrapped(*, config: Told | None, **options: Any) -> None:
-        with one_line_errors(lambda error: _explain(error, config)):
+    def wrapped(*, config: Path | None, **options: Any) -> None:
+        with one_line_errors(lambda error: _explain(error, config, kinds)):
             command(**options)
 
     parameters = [*signature.parameters.values(), config]
@@ -134,12 +126,11 @@ def read_options(file: Path, kinds: dict[str, OptionKind]) -> dict[str, Any]:
     return values
 
 
-def _explain(error: Exception, told: Told | None) -> str:
+def _explain(error: Exception, file: Path | None, kinds: dict[str, OptionKind]) -> str:
     """Says an error, and which lines of the file may be behind it."""
-    if told is None:
-        return str(error)
-    named = [f"{name}: {value}" for name, value in told.values.items() if name in str(error)]
-    return f"{error} ({told.file} says {', '.join(named)})" if named else str(error)
+    values = {} if file is None else read_options(file, kinds)
+    named = [f"{name}: {value}" for name, value in values.items() if name in str(error)]
+    return f"{error} ({file} says {', '.join(named)})" if named else str(error)
 
 
 def _known_name(file: Path, key: object, kinds: dict[str, OptionKind]) -> str:
