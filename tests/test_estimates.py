@@ -1,5 +1,6 @@
 """What is said of a run before it starts, and that saying it changes nothing."""
 
+import gc
 import random
 from functools import partial
 
@@ -19,6 +20,7 @@ from laser_peft.estimates.run import done_steps
 from laser_peft.experiment import Experiment
 from laser_peft.runs import write_json
 from laser_peft.training import LaserSettings, SASRecSettings
+from laser_peft.tuner.model import BiTuningModel
 
 STAGE = StageEstimate(
     name="adapter",
@@ -178,6 +180,23 @@ def test_estimate_only_writes_nothing_and_trains_nothing(shop, lm_folder, tmp_pa
     assert ("for the adapter" in result.output) == (command == "train")
     assert steps == []
     assert not (tmp_path / "run").exists()
+
+
+def test_the_measured_models_are_gone_before_training(shop, lm_folder, tmp_path, monkeypatch):
+    alive = []
+    monkeypatch.setattr(
+        "laser_peft.cli.train.tells_estimate",
+        lambda only: (
+            lambda estimate: alive.append(
+                [thing for thing in gc.get_objects() if type(thing) is BiTuningModel]
+            )
+        ),
+    )
+    monkeypatch.setattr(pipeline, "start_or_check", None)  # far enough
+    gc.collect()
+    before = [id(thing) for thing in gc.get_objects() if type(thing) is BiTuningModel]
+    run_command(*train_arguments(shop, lm_folder, tmp_path / "run"))
+    assert [id(thing) for thing in alive[0]] == before
 
 
 def test_a_finished_run_has_nothing_left(trained, shop, lm_folder):

@@ -1,5 +1,6 @@
 """What a whole run may take, or what is left of it."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +92,7 @@ def estimate_train_run(
         done = done_steps(output / "checkpoints" / "laser")
         split, num_items = experiment.split, len(experiment.catalogue)
         stages.append(estimate_adapter(plan, split, prompts, num_items, done_steps=done))
+        gc.collect()  # the model refers to itself, and the next one is as large
     return _estimate(stages, device, limit)
 
 
