@@ -21,8 +21,12 @@ def evaluate(
 
     Returns:
         Two evaluations, that of its encoder (``sasrec``) and ``laser``, in this order.
+
+    Raises:
+        ValueError: if items were added that its encoder does not know.
     """
     model, max_items = recommender.model, recommender.config.max_items
+    _check_same_items(recommender)
     prompts = PromptDataset(judge.examples, recommender.prompts, max_items=max_items, ranked=True)
     return [
         evaluate_encoder(model.collaborative_encoder, judge, max_items=max_items),
@@ -44,3 +48,13 @@ def evaluate_encoder(encoder: PreTrainedModel, judge: Judge, *, max_items: int) 
     num_items = encoder.get_input_embeddings().num_embeddings - 1
     ranks = rank_examples(Encoder(encoder, num_items, max_items=max_items), judge.examples)
     return judge.evaluation(encoder.config.model_type, ranks)
+
+
+def _check_same_items(recommender: LaserRecommender) -> None:
+    known = recommender.model.collaborative_encoder.get_input_embeddings().num_embeddings - 1
+    if known < len(recommender.catalogue):
+        raise ValueError(
+            f"the recommender has {len(recommender.catalogue)} items and its encoder knows "
+            f"{known} of them, the others were added: the two cannot be ranked on the same "
+            "items; evaluate the recommender as it was trained"
+        )

@@ -3,12 +3,14 @@
 Axes: B texts in a batch, T text tokens, H width of the LM's hidden states, X width kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -53,6 +55,11 @@ class Whitening(NamedTuple):
         kept = directions.flip(1)[:, :dim]  # eigh sorts by rising variance
         return cls(mean.float(), kept.float())
 
+    def padded(self, width: int) -> "Whitening":
+        """Returns a map to ``width`` directions, those beyond X zero."""
+        missing = max(width - self.directions.size(1), 0)
+        return Whitening(self.mean, F.pad(self.directions, (0, missing)))
+
     def __call__(self, vectors: Tensor) -> Tensor:
         """Maps ``(texts, H)`` float to ``(texts, X)`` float32 of length one."""
         centred = vectors.double() - self.mean.double()
@@ -63,6 +70,77 @@ def describe_items(catalogue: Catalogue, template: PromptTemplate | None = None)
     """Says each item as a prompt says it, in the catalogue's order."""
     describe = (template or PromptTemplate()).describe
     return [describe(attributes) for attributes in catalogue.attributes()]
+
+
+def give_text_vectors(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    catalogue: Catalogue,
+    template: PromptTemplate | None = None,
+    dim: int | None = None,
+    *,
+    events: Tensor | None = None,
+) -> Whitening:
+    """Gives an adapter the whitened text vectors of a catalogue, read with its bare LM.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter of ``item_vectors`` ``"text"`` or ``"fused"``.
+        tokenizer: the language model's.
+        catalogue: the items, in the order of their dense ids.
+        template: how an item is said.
+        dim: directions kept, at most the adapter's ``item_text_dim`` X; the rest of the width is
+            zero. None: X, or all H if there are fewer.
+        events: ``(N,)`` int64, how often the encoder saw each item in its training. None: often.
+
+    Returns:
+        The whitening, by which the texts of further items are mapped.
+
+    Raises:
+        ValueError: if the adapter uses no text vectors, the catalogue is empty, or ``dim`` is
+            outside ``1..X``.
+    """
+    config = model.peft_config[model.active_adapter]
+    if config.item_vectors == "collaborative":
+        raise ValueError(
+            "this adapter's item vectors come from the encoder alone; set "
+            "BiTuningConfig(item_vectors='fused') or 'text' to use text vectors"
+        )
+    width = config.item_text_dim
+    if dim is not None and not 1 <= dim <= width:
+        raise ValueError(
+            f"dim must lie in 1..{width}, the adapter's item_text_dim, got {dim}; set "
+            "BiTuningConfig(item_text_dim=...) for more"
+        )
+    texts = describe_items(catalogue, template)
+    vectors, rows = lm_text_vectors(model, tokenizer, texts)
+    whitening = Whitening.fit(vectors, dim or width).padded(width)
+    model.set_item_text_vectors(whitening(vectors)[rows], events)
+    return whitening
+
+
+def lm_text_vectors(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Reads each distinct text once with the bare LM under an adapter, dropout switched off.
+
+    Returns:
+        What :func:`distinct_text_vectors` does.
+    """
+    with in_eval_mode(model):
+        return distinct_text_vectors(model.text_states, tokenizer, texts, model.device)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off within; each module is then as it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def distinct_text_vectors(

@@ -14,19 +14,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from laser_peft import numbering
 from laser_peft.baselines import Encoder
 from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
+from laser_peft.data.sequences import training_events
 from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.history import HistoryFile
-from laser_peft.recommender import LaserRecommender, RecommenderConfig
+from laser_peft.item_texts import Whitening, give_text_vectors
+from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
     adds_seconds,
@@ -147,7 +157,8 @@ def train(
     output = Path(output)
     check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.
-    adapter = BiTuningConfig(**run.adapter)
+    reads = {"collaborative_encoder": run.encoder or str(output / "sasrec")}
+    adapter = BiTuningConfig(**run.adapter | reads)
     run = replace(
         run,
         llm=_absolute_if_local(run.llm),
@@ -178,6 +189,7 @@ def train(
             set_seed(run.seed)
             llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
             model = get_peft_model(llm, replace(adapter, collaborative_encoder=encoder))
+            whitening = _read_item_texts(model, tokenizer, experiment, run.prompt)
             checkpoints = output / "checkpoints" / "laser"
             train_laser(
                 model,
@@ -190,7 +202,7 @@ def train(
                 resume_from_checkpoint=last_checkpoint(checkpoints),
                 callbacks=[HistoryFile(output / "history" / "laser.jsonl")],
             )
-        recommender = LaserRecommender(model, tokenizer, catalogue, config)
+        recommender = LaserRecommender(model, tokenizer, catalogue, config, whitening=whitening)
         save_whole(recommender, folder)
     started = time.monotonic()
     evaluations = evaluate(recommender, experiment.judge)
@@ -199,7 +211,23 @@ def train(
     metrics = compare(*evaluations)
     metrics["seconds"] = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
     write_json(output / "metrics.json", metrics)
+    recommender.facts = RunFacts(experiment.data, metrics)
+    recommender.save_card(folder)
     return metrics
+
+
+def _read_item_texts(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    experiment: Experiment,
+    template: PromptTemplate,
+) -> Whitening | None:
+    """Gives an adapter that scores items by their texts the text vectors; None to any other."""
+    if model.peft_config[model.active_adapter].item_vectors == "collaborative":
+        return None
+    catalogue = experiment.catalogue
+    events = training_events(experiment.split.train_histories, len(catalogue))[1:]
+    return give_text_vectors(model, tokenizer, catalogue, template, events=torch.from_numpy(events))
 
 
 def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> int:

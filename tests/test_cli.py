@@ -204,6 +204,38 @@ def test_bad_input_is_one_line_before_any_work(shop, lm_folder, tmp_path, change
     assert not output.exists()
 
 
+def test_recommend_prints_json_of_what_is_allowed(trained, tmp_path):
+    folder = trained[0] / "recommender"
+    (tmp_path / "ids.txt").write_bytes("\ufeffi3\r\n\r\ni4\r\ni5".encode())
+    lists = ["--allow", f"@{tmp_path / 'ids.txt'}", "--allow", "i6", "--deny", "i4", "--deny", "i0"]
+    result = run_command("recommend", folder, "i5", "i1", "--json", *lists)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert {item["item_id"] for item in found} == {"i3", "i6"}
+    expected = LaserRecommender.from_pretrained(folder).recommend(["i5", "i1"], allow=["i3", "i6"])
+    assert [item["title"] for item in found] == [item.title for item in expected]
+    assert [item["score"] for item in found] == pytest.approx([item.score for item in expected])
+
+
+def test_recommend_takes_a_new_user(trained):
+    result = run_command("recommend", trained[0] / "recommender", "-k", 3)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Thing number") == 3
+
+
+def test_recommend_says_which_list_is_wrong(trained, tmp_path):
+    folder = trained[0] / "recommender"
+    missing = run_command("recommend", folder, "i1", "--deny", f"@{tmp_path / 'none'}")
+    assert missing.exit_code == 2
+    assert "no such file" in missing.stderr
+    (tmp_path / "ids").write_bytes(b"\xff\xfe\x00")
+    damaged = run_command("recommend", folder, "i1", "--deny", f"@{tmp_path / 'ids'}")
+    assert "is not text in UTF-8" in damaged.stderr
+    unknown = run_command("recommend", folder, "i1", "--allow", "x")
+    assert unknown.exit_code == 2
+    assert "allow: 1 of 1 items are not in the catalogue of 23: ['x']" in unknown.stderr
+
+
 def test_recommend_says_what_is_wrong(trained, tmp_path):
     output, _ = trained
     unknown = run_command("recommend", output / "recommender", "i1", "nothing")

@@ -1,8 +1,11 @@
 import pytest
 import torch
-from conftest import make_lm
+from conftest import NUM_ITEMS, make_lm
+from peft import get_peft_model
 
-from laser_peft.item_texts import Whitening, text_vectors
+from laser_peft import BiTuningConfig
+from laser_peft.data import Catalogue
+from laser_peft.item_texts import Whitening, describe_items, give_text_vectors, text_vectors
 
 CPU = torch.device("cpu")
 
@@ -59,3 +62,48 @@ def test_fewer_dimensions_are_those_of_the_largest_variance():
 def test_no_texts_are_refused(tokenizer):
     with pytest.raises(ValueError, match="there are no texts to read"):
         text_vectors(None, tokenizer, [], CPU)
+
+
+def with_adapter(tokenizer, encoder_folder, **fields):
+    lm = make_lm("llama", vocabulary=len(tokenizer))
+    return get_peft_model(lm, BiTuningConfig(collaborative_encoder=encoder_folder, **fields))
+
+
+@pytest.mark.parametrize("source", ["fused", "text"])
+def test_an_adapter_gets_what_its_bare_lm_says_of_the_items(
+    tokenizer, encoder_folder, shop, source
+):
+    model = with_adapter(tokenizer, encoder_folder, item_vectors=source)
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    events = torch.arange(NUM_ITEMS) % 3
+    torch.nn.Module.train(model.base_model.model.model.layers[0])
+    modes = [module.training for module in model.modules()]
+    whitening = give_text_vectors(model, tokenizer, catalogue, events=events)
+    assert [module.training for module in model.modules()] == modes
+    lm = make_lm("llama", vocabulary=len(tokenizer)).model
+    bare = text_vectors(reader(lm), tokenizer, describe_items(catalogue), CPU)
+    items = model.base_model.layer.bituning_adapters["default"].items
+    torch.testing.assert_close(items.text, whitening(bare), atol=1e-4, rtol=1e-4)
+    assert torch.equal(items.events, events)
+    assert whitening.directions.shape == (32, 32)
+
+
+def test_fewer_directions_leave_the_rest_of_the_width_zero(tokenizer, encoder_folder, shop):
+    model = with_adapter(tokenizer, encoder_folder, item_vectors="fused", item_text_dim=41)
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    items = model.base_model.layer.bituning_adapters["default"].items
+    for dim, kept in ((None, 32), (7, 7)):
+        give_text_vectors(model, tokenizer, catalogue, dim=dim)
+        assert items.text.shape == (NUM_ITEMS, 41)
+        assert items.text[:, kept:].eq(0).all()
+        torch.testing.assert_close(items.text.norm(dim=1), torch.ones(NUM_ITEMS))
+
+
+def test_text_vectors_are_given_only_where_they_are_used(tokenizer, encoder_folder, shop):
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    with pytest.raises(ValueError, match="come from the encoder alone; set .*'fused'"):
+        give_text_vectors(with_adapter(tokenizer, encoder_folder), tokenizer, catalogue)
+    fused = with_adapter(tokenizer, encoder_folder, item_vectors="fused", item_text_dim=5)
+    for dim in (0, 6):
+        with pytest.raises(ValueError, match=rf"dim must lie in 1\.\.5, .* got {dim}"):
+            give_text_vectors(fused, tokenizer, catalogue, dim=dim)

@@ -16,7 +16,7 @@ ALLOWED = {
     "collaborative": LEAVES,
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
-    "recommender": {"numbering", "data", "tuner"},
+    "recommender": {"numbering", "data", "tuner", "evaluation", "item_texts"},
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
     "item_texts": {"masking", "data"},
@@ -35,6 +35,7 @@ ALLOWED = {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
         *("estimates", "run_log", "history"),
+        "item_texts",
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),

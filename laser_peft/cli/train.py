@@ -1,7 +1,7 @@
 """``laser-peft train``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -61,6 +61,13 @@ def train(
     suffix_tokens: Annotated[int, typer.Option(help="Virtual tokens after the text.")] = 1,
     experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
     experts_per_user: Annotated[int, typer.Option(help="Experts picked for a user.")] = 2,
+    item_vectors: Annotated[
+        Literal["fused", "collaborative"],
+        typer.Option(
+            help="What items are scored by: the SASRec's vectors beside the texts', or the "
+            "SASRec's alone."
+        ),
+    ] = "fused",
     collaborative_skip: Annotated[
         bool, typer.Option(help="Start from the SASRec's own user vector and learn a correction.")
     ] = True,
@@ -111,6 +118,7 @@ def train(
             "num_experts": experts,
             "num_experts_per_user": experts_per_user,
             "collaborative_skip": collaborative_skip,
+            "item_vectors": item_vectors,
         },
         max_tokens=max_tokens,
         max_items=max_items,

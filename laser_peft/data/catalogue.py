@@ -99,6 +99,27 @@ class Catalogue:
         """Returns the catalogue without the items that are not named."""
         return Catalogue(self.frame.filter(self.frame[ITEM].is_in(item_ids.implode())))
 
+    def extended(self, more: "Catalogue") -> "Catalogue":
+        """Returns the catalogue with further items behind its own; what prompts say stays the same.
+
+        An attribute that the two hold as different types becomes text in both, as prompts say it.
+        Either may have attributes that the other lacks.
+
+        Raises:
+            ValueError: if an item is there already.
+        """
+        again = [item_id for item_id in more.item_ids if item_id in self._dense_ids]
+        if again:
+            raise ValueError(
+                f"{len(again)} of {len(more)} items are in the catalogue already: {again[:5]}"
+            )
+        own, others = self.frame, more.frame
+        for name in own.columns:
+            if name in others.columns and own[name].dtype != others[name].dtype:
+                first, second = _of_one_type(own[name], others[name])
+                own, others = own.with_columns(first), others.with_columns(second)
+        return Catalogue(pl.concat([own, others], how="diagonal"))
+
     def __len__(self) -> int:
         return self.frame.height
 
@@ -179,6 +200,15 @@ def _can_be_said(kind: Any) -> bool:
     if isinstance(kind, pl.List | pl.Array):
         return _can_be_said(kind.inner)
     return not isinstance(kind, pl.Struct | pl.Binary | pl.Object)
+
+
+def _of_one_type(one: pl.Series, other: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Brings two columns to one type: that of the other where nothing is known, else text."""
+    if one.null_count() == len(one):
+        return pl.Series(one.name, [None] * len(one), dtype=other.dtype), other
+    if other.null_count() == len(other):
+        return one, pl.Series(one.name, [None] * len(other), dtype=one.dtype)
+    return tuple(pl.Series(one.name, _as_texts(each), dtype=pl.String) for each in (one, other))  # type: ignore[return-value]
 
 
 def _as_texts(column: pl.Series) -> list[str]:

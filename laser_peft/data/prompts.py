@@ -4,6 +4,7 @@ Item ids never enter the text: within one day many logs are sorted by id, so ids
 Each item's text is tokenised once; a prompt is put together from the pieces.
 """
 
+import copy
 import warnings
 from collections.abc import Sequence
 
@@ -66,17 +67,21 @@ class PromptBuilder:
                 f"max_tokens ({max_tokens}) must hold the instruction, the first number and the "
                 f"ending ({needed} tokens) and an item; use at least {needed + SHORTEST_ITEM}"
             )
-        items = self._pieces.plain(
-            [template.line(1, template.describe(texts))[1] for texts in catalogue.attributes()]
-        )
-        too_long = sum(len(tokens) > room for tokens in items)
-        if too_long:
-            warnings.warn(
-                f"{too_long} items have more than the {room} tokens that a prompt has room for; "
-                "their texts are cut; raise max_tokens, or leave long attributes out of the items",
-                stacklevel=2,
-            )
-        self._item_tokens = [[], *(tokens[:room] for tokens in items)]  # row 0: padding
+        self._room = room
+        self._item_tokens = [[], *self._tokens_of(catalogue)]  # row 0: padding
+
+    def extended(self, more: Catalogue) -> "PromptBuilder":
+        """Returns prompts that can say further items too, numbered behind those there are.
+
+        Args:
+            more: the further items alone.
+
+        Warns:
+            UserWarning: if one of them alone is longer than a prompt; its text is cut to fit.
+        """
+        other = copy.copy(self)
+        other._item_tokens = [*self._item_tokens, *self._tokens_of(more)]
+        return other
 
     def __call__(self, history: Sequence[int] | np.ndarray) -> list[int]:
         """Builds a prompt; too long a history loses its oldest items, always whole ones.
@@ -94,6 +99,21 @@ class PromptBuilder:
             tokens += numbers[place]
             tokens += self._item_tokens[item]
         return tokens + self._ending
+
+    def _tokens_of(self, catalogue: Catalogue) -> list[list[int]]:
+        template = self.template
+        items = self._pieces.plain(
+            [template.line(1, template.describe(texts))[1] for texts in catalogue.attributes()]
+        )
+        too_long = sum(len(tokens) > self._room for tokens in items)
+        if too_long:
+            warnings.warn(
+                f"{too_long} items have more than the {self._room} tokens that a prompt has room "
+                "for; their texts are cut; raise max_tokens, or leave long attributes out of the "
+                "items",
+                stacklevel=3,
+            )
+        return [tokens[: self._room] for tokens in items]
 
     def _newest_that_fit(self, history: Sequence[int] | np.ndarray) -> Sequence[int] | np.ndarray:
         if self.max_items is not None:

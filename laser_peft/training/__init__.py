@@ -2,12 +2,14 @@
 
 from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
+from .laser_trainer import LaserTrainer
 from .ranking_trainer import RankingTrainer, rank_dataset
 from .sasrec import SASRecSettings, train_sasrec
 
 __all__ = [
     "HistoryDataset",
     "LaserSettings",
+    "LaserTrainer",
     "NextItemDataset",
     "PromptDataset",
     "RankingTrainer",

@@ -11,7 +11,8 @@ from transformers import TrainerCallback, set_seed
 from laser_peft.data import PromptBuilder, Split
 
 from .datasets import PromptDataset
-from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, by_length, ranking_arguments
+from .laser_trainer import LaserTrainer
+from .ranking_trainer import best_checkpoint_arguments, by_length, ranking_arguments
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
 
@@ -64,6 +65,8 @@ def train_laser(
 ) -> None:
     """Trains the active adapter in place and leaves it at its best by validation NDCG@10.
 
+    The mean of both protocols chooses. Text vectors, where the adapter uses them, must be set.
+
     Args:
         model: a causal LM with a Bi-Tuning adapter that has a collaborative encoder.
         split: what to learn from; test examples are not read.
@@ -103,9 +106,9 @@ def train_laser(
         save_steps=every,
         logging_steps=max(every // 10, 1),
         seed=seed,
-        **best_checkpoint_arguments(),
+        **best_checkpoint_arguments("ndcg@10"),
     )
-    trainer = RankingTrainer(
+    trainer = LaserTrainer(
         model,
         args,
         train_dataset=PromptDataset(examples, prompts, max_items=max_items),

@@ -52,12 +52,12 @@ def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArgum
     )
 
 
-def best_checkpoint_arguments() -> dict[str, Any]:
+def best_checkpoint_arguments(metric: str = "unmasked_ndcg@10") -> dict[str, Any]:
     """Returns the arguments that keep the newest checkpoint and go back to the best one."""
     return {
         "save_total_limit": 1,
         "load_best_model_at_end": True,
-        "metric_for_best_model": "unmasked_ndcg@10",
+        "metric_for_best_model": metric,
         "greater_is_better": True,
         "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
     }
@@ -96,8 +96,7 @@ class RankingTrainer(Trainer):
             model,
             args,
             data_collator=PaddingCollator(),
-            compute_metrics=metrics_of_ranks,
-            **kwargs,
+            **{"compute_metrics": metrics_of_ranks} | kwargs,
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(BestCheckpointHere())
@@ -121,7 +120,13 @@ class RankingTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             user_vectors = model(**inputs).user_vectors
         item_vectors = self.accelerator.unwrap_model(model).item_vectors()
-        return None, ranks_of_targets(user_vectors, item_vectors, targets, seen), targets
+        return None, self.ranks(user_vectors, item_vectors, targets, seen), targets
+
+    def ranks(
+        self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
+    ) -> Tensor:
+        """Ranks the targets; see :func:`laser_peft.evaluation.ranks_of_targets`."""
+        return ranks_of_targets(user_vectors, item_vectors, targets, seen)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model.

@@ -1,6 +1,7 @@
 """Says in a saved adapter's model card what it is and how to load it."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,16 @@ if TYPE_CHECKING:
     from .config import BiTuningConfig
 
 TAGS = ("bituning", "recommendation", "sequential-recommendation")
-TEXT = """# A Bi-Tuning adapter
+HEADING = "# A Bi-Tuning adapter"
+INTRODUCTION = """It turns the frozen causal language model {base} into a sequential recommender.
+Virtual *prefix* tokens carry what a frozen collaborative encoder knows about a user, virtual
+*suffix* tokens follow the text of the user's history, and a head reads the language model's states
+there as a user vector that scores every item of a catalogue (Bi-Tuning,
+[arXiv 2409.01605](https://arxiv.org/abs/2409.01605)). The language model's weights are not part of
+this repository and are not changed."""
+TEXT = """{heading}
 
-It turns the frozen causal language model `{base}` into a sequential recommender. Virtual *prefix*
-tokens carry what a frozen collaborative encoder knows about a user, virtual *suffix* tokens follow
-the text of the user's history, and a head reads the language model's states there as a user vector
-that scores every item of a catalogue (Bi-Tuning, [arXiv 2409.01605](https://arxiv.org/abs/2409.01605)).
-The language model's weights are not part of this repository and are not changed.
+{introduction}
 
 ## How to load it
 
@@ -61,13 +65,22 @@ def describe_adapter(folder: str | Path, config: "BiTuningConfig") -> None:
     card.data["tags"] = sorted({*(card.data.get("tags") or []), *TAGS})
     if base and not Path(base).exists():
         card.data["base_model"] = base
+    base = base or "the base model"
+    card.text = TEXT.format(
+        heading=HEADING,
+        introduction=INTRODUCTION.format(base=f"`{base}`"),
+        base=base,
+        settings=settings_of(config),
+    )
+    card.save(path)
+
+
+def settings_of(config: "BiTuningConfig", *, without: Collection[str] = ()) -> str:
+    """Returns what decides an adapter, but for the fields named, as indented JSON."""
+    left_out = {"collaborative_encoder_config", "inference_mode", *without}
     settings = {
         name: value
         for name, value in config.to_dict().items()
-        if value is not None and name not in ("collaborative_encoder_config", "inference_mode")
+        if value is not None and name not in left_out
     }
-    card.text = TEXT.format(
-        base=base or "the base model",
-        settings=json.dumps(settings, indent=2, default=str),
-    )
-    card.save(path)
+    return json.dumps(settings, indent=2, default=str)

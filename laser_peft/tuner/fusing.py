@@ -1,10 +1,12 @@
 """Sets what the encoder knows of a user beside what texts say.
 
-Axes: B users, C collaborative width, X width of text vectors, R = C + X.
+Axes: B users, L items in a history, C collaborative width, X width of text vectors, R = C + X.
 """
 
 import torch
 from torch import Tensor
+
+from laser_peft.losses import catalogue_cross_entropy
 
 from .adapter import BiTuningAdapter
 
@@ -38,3 +40,26 @@ def fuse(
         return torch.cat([collaborative * (draws >= adapter.config.collaborative_dropout), text], 1)
     weights = adapter.view_weights.to(text)
     return torch.cat([weights[0] * collaborative, weights[1] * text], 1)
+
+
+def reading_loss(queries: Tensor, mask: Tensor, history: Tensor, item_texts: Tensor) -> Tensor:
+    """Mean cross-entropy of every history item that follows another, read from texts alone.
+
+    The language model reads one position of a user, its target's; the text reader learns from all
+    the others at next to no cost.
+
+    Args:
+        queries: ``(B, L, X)`` float, what the texts up to each item say.
+        mask: ``(B, L)`` bool, True where an item is real.
+        history: ``(B, L)`` int64 item ids.
+        item_texts: ``(N, X)`` float, the items' own.
+
+    Returns:
+        Scalar float32 in nats; 0 where no history has two items.
+    """
+    users = mask.nonzero()[:, 0]
+    follows = users[1:] == users[:-1]  # among the real items of all users in a row
+    if not follows.any():
+        return queries.sum() * 0
+    following = history.to(mask.device)[mask][1:][follows]
+    return catalogue_cross_entropy(queries[mask][:-1][follows], item_texts, following)

@@ -8,13 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+RARE = 3  # events after which an item's text counts half as much more as that of an unseen one
+OFTEN = 2**31  # events of an item where nobody counted: its text counts once
+
 
 class ItemVectors(nn.Module):
     """Turns the encoder's table and a table of text vectors into the vectors that are scored.
 
     The text table is not trained; it is saved with the adapter. Fused vectors are the encoder's,
-    zero for an item that it does not know, and beside them a linear map of the text vector, the
-    identity at first.
+    zero for an item that it never saw, and beside them a linear map of the text vector, the
+    identity at first. The encoder scores rare items low, for they were rarely the answer; outside
+    of training the text of an item that it saw n times therefore counts ``1 + 3 / (3 + n)``.
 
     Args:
         source: ``"collaborative"``, ``"text"`` or ``"fused"``.
@@ -27,24 +31,24 @@ class ItemVectors(nn.Module):
         self.source = source
         self.text_dim = text_dim
         self.text: Tensor
-        self.known: Tensor
+        self.events: Tensor
         if source == "collaborative":
             return
         # Until its file fills it, the table must not pass for one that was computed.
         self.register_buffer("text", torch.full((num_text_items, text_dim), torch.nan))
-        self.register_buffer("known", torch.ones(num_text_items, dtype=torch.bool))
+        self.register_buffer("events", torch.full((num_text_items,), OFTEN))
         if source == "fused":
             self.projection = nn.Linear(text_dim, text_dim, bias=False)
             nn.init.eye_(self.projection.weight)
 
     @torch.no_grad()
-    def set_text(self, vectors: Tensor, known: Tensor | None = None) -> None:
+    def set_text(self, vectors: Tensor, events: Tensor | None = None) -> None:
         """Replaces the text table.
 
         Args:
             vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
-            known: ``(N,)`` bool, False where the encoder's vector of an item is not to be used
-                because it never saw the item. None: all it has a row for.
+            events: ``(N,)`` int64, how often the encoder saw each item in its training. None:
+                often.
 
         Raises:
             ValueError: if the adapter has no text table, or shapes or values are wrong.
@@ -64,16 +68,18 @@ class ItemVectors(nn.Module):
             raise ValueError(
                 f"text vectors must be finite numbers; that of item id {row + 1} is not"
             )
-        if known is None:
-            known = torch.ones(vectors.size(0), dtype=torch.bool)
-        elif known.shape != vectors.shape[:1] or known.dtype != torch.bool:
+        if events is None:
+            events = torch.full((vectors.size(0),), OFTEN)
+        elif events.shape != vectors.shape[:1] or events.dtype != torch.int64:
             raise ValueError(
-                f"known must be a bool tensor of shape ({vectors.size(0)},), got "
-                f"{known.dtype} of shape {tuple(known.shape)}"
+                f"events must be an int64 tensor of shape ({vectors.size(0)},), got "
+                f"{events.dtype} of shape {tuple(events.shape)}"
             )
+        elif len(events) and events.min() < 0:
+            raise ValueError(f"events are counts, got {int(events.min())}")
         device = self.text.device
         self.text = vectors.detach().to(device, torch.float32, copy=True)
-        self.known = known.to(device, copy=True)
+        self.events = events.to(device, copy=True)
 
     def forward(self, collaborative: Tensor | None) -> Tensor:
         """Gives the vectors of items ``1..N``.
@@ -103,7 +109,9 @@ class ItemVectors(nn.Module):
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
-        own = collaborative.to(text) * self.known[: len(collaborative), None]
+        if not self.training:
+            text = text * (1 + RARE / (RARE + self.events.to(text)))[:, None]
+        own = collaborative.to(text) * (self.events[: len(collaborative), None] > 0)
         return torch.cat([F.pad(own, (0, 0, 0, len(text) - len(collaborative))), text], 1)
 
     def of_text(self) -> Tensor:

@@ -10,8 +10,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser_peft.masking import newest_state
-
 from .adapter import BiTuningAdapter
 from .config import BiTuningConfig
 from .encoder import FrozenEncoder, collaborative_states
@@ -48,10 +46,14 @@ class ActiveAdapter(NamedTuple):
             dim=self.config.collaborative_dim,
         )
 
-    def text_query(self, history: Tensor | None, history_mask: Tensor | None) -> Tensor | None:
-        """Reads the item texts of ``(B, L)`` histories: ``(B, X)``; None without a text skip.
+    def text_queries(
+        self, history: Tensor | None, history_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Reads the item texts of ``(B, L)`` histories up to each item.
 
-        Zero where a user has no item.
+        Returns:
+            ``(B, L, X)`` float and ``(B, L)`` bool, True where an item is real; None without a
+            text skip or without a history.
         """
         reader = self.adapter.text_reader
         if reader is None or history is None:
@@ -60,13 +62,13 @@ class ActiveAdapter(NamedTuple):
         mask = (history != 0).to(texts.device)
         if history_mask is not None:
             mask = mask & history_mask.to(texts.device).bool()
-        return newest_state(reader(texts, mask), mask)
+        return reader(texts, mask), mask
 
     def _known_to_the_encoder(self) -> Tensor | None:
         """Returns ``(N,)`` bool where a text table says of all items whether it knows them."""
-        if self.encoder is None or self.config.item_vectors != "fused":
+        if self.encoder is None or self.config.item_vectors == "collaborative":
             return None
-        known = self.adapter.items.known.clone()
+        known = self.adapter.items.events > 0
         known[self.encoder.model.get_input_embeddings().num_embeddings - 1 :] = False
         return known if len(known) else None
 

@@ -91,21 +91,59 @@ class BiTuningModel(BaseTuner):
         """
         return self._active.item_vectors()
 
-    def set_item_text_vectors(self, vectors: Tensor, known: Tensor | None = None) -> None:
+    def set_item_text_vectors(self, vectors: Tensor, events: Tensor | None = None) -> None:
         """Gives the active adapter the text vectors of its items; they are saved with it.
 
         Args:
             vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
-            known: ``(N,)`` bool, False where the encoder's vector of an item is not to be used
-                because it never saw the item. None: all it has a row for.
+            events: ``(N,)`` int64, how often the encoder saw each item in its training: its vector
+                of one that it never saw is not used, and texts of rare ones count more. None:
+                often.
 
         Raises:
             ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
         """
         adapter = self._active.adapter
-        adapter.items.set_text(vectors, known)
+        adapter.items.set_text(vectors, events)
         adapter.config = replace(adapter.config, num_text_items=len(vectors))
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
+
+    @property
+    def view_weights(self) -> tuple[float, float]:
+        """How much the collaborative and the text part of fused user vectors count.
+
+        Raises:
+            ValueError: if the active adapter's item vectors are not fused.
+        """
+        collaborative, text = self._view_weights().tolist()
+        return collaborative, text
+
+    def set_view_weights(self, collaborative: float, text: float) -> None:
+        """Sets them for every use but training, where each part counts one; saved with the adapter.
+
+        The encoder has seen the events that the adapter learns from, so the parts are weighed on
+        events that neither has seen (``LaserTrainer`` does).
+
+        Raises:
+            ValueError: if the active adapter's item vectors are not fused, or a weight is negative
+                or no finite number.
+        """
+        if not all(0 <= weight < float("inf") for weight in (collaborative, text)):
+            raise ValueError(
+                "view weights must be finite and not negative, got collaborative="
+                f"{collaborative} and text={text}"
+            )
+        weights = self._view_weights()
+        weights.copy_(weights.new_tensor([collaborative, text]))
+
+    def _view_weights(self) -> Tensor:
+        adapter = self._active.adapter
+        if adapter.config.item_vectors != "fused":
+            raise ValueError(
+                f"item_vectors={adapter.config.item_vectors!r} has one view of the items, and "
+                "nothing to weigh; set item_vectors='fused'"
+            )
+        return adapter.view_weights
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Reads texts with the bare language model, without prefix, suffix and gradients.

@@ -24,7 +24,7 @@ from .base_model import (
     last_hidden_states,
     real_tokens,
 )
-from .fusing import fuse
+from .fusing import fuse, reading_loss
 from .joining import JoinedTokens, join, read
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
@@ -158,9 +158,9 @@ def recommend(
     hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
     learned = adapter.head(_read_user(hidden, joined, config.suffix_reading)).to(text.device)
     collaborative = newest_state(states, states_mask) if config.collaborative_skip else None
+    queries = active.text_queries(inputs.history, inputs.history_mask)
     if config.item_vectors == "fused":
-        texts = active.text_query(inputs.history, inputs.history_mask)
-        user_vectors = fuse(adapter, collaborative, learned, texts)
+        user_vectors = fuse(adapter, collaborative, learned, queries and newest_state(*queries))
     else:
         user_vectors = learned if collaborative is None else learned + collaborative  # (B, R)
     if config.similarity == "cosine":
@@ -178,6 +178,8 @@ def recommend(
             loss = catalogue_cross_entropy(scaled, catalogue, inputs.labels.to(scaled.device))
             if aux_loss is not None:
                 loss = loss + config.router_balance_weight * aux_loss
+            if queries is not None and inputs.history is not None and adapter.training:
+                loss = loss + reading_loss(*queries, inputs.history, adapter.items.of_text())
     output = BiTuningOutput(
         loss=loss,
         user_vectors=user_vectors,

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from laser_peft.data import Catalogue
+from laser_peft.data import Catalogue, PromptBuilder
 
 
 @pytest.fixture
@@ -103,3 +103,58 @@ def test_numbers_are_ids_and_texts_too(tmp_path):
     assert catalogue.dense_ids(["71"]) == [1]
     assert catalogue.titles == ["1984"]
     assert catalogue.attributes() == [{"title": "1984", "price": "2.5"}]
+
+
+def test_an_extended_catalogue_says_its_own_items_as_before():
+    own = Catalogue(
+        pl.DataFrame(
+            {
+                "item_id": ["a", "b"],
+                "title": ["Red lamp", None],
+                "price": [3, None],
+                "weight": pl.Series([0.1, 2.5], dtype=pl.Float32),
+                "tags": [["x", "y"], []],
+                "maker": [None, None],
+            }
+        )
+    )
+    more = Catalogue(
+        pl.DataFrame(
+            {
+                "maker": ["Alba"],
+                "item_id": ["c"],
+                "title": ["Blue lamp"],
+                "price": [2.5],
+                "weight": [0.1],
+                "tags": ["z"],
+                "colour": ["blue"],
+            }
+        )
+    )
+    both = own.extended(more)
+    assert both.item_ids == ["a", "b", "c"]
+    assert both.attributes()[:2] == own.attributes()
+    assert both.attributes()[2] == more.attributes()[0]
+    assert both.frame.columns[:6] == own.frame.columns
+    assert own.extended(
+        Catalogue(own.frame[:1].with_columns(item_id=pl.lit("d")))
+    ).frame.schema == (own.frame.schema)
+    unknown = Catalogue(pl.DataFrame({"item_id": ["d"], "tags": [None], "price": [None]}))
+    kept = own.extended(unknown).frame.schema
+    assert (kept["tags"], kept["price"]) == (own.frame["tags"].dtype, own.frame["price"].dtype)
+    with pytest.raises(ValueError, match=r"1 of 1 items are in the catalogue already: \['a'\]"):
+        own.extended(Catalogue(own.frame[:1]))
+
+
+def test_extended_prompts_are_those_of_the_extended_catalogue(tokenizer):
+    own = Catalogue(pl.DataFrame({"item_id": ["a", "b"], "title": ["Thing", "Tools"]}))
+    more = Catalogue(pl.DataFrame({"item_id": ["c"], "title": ["Thing " * 99]}))
+    prompts = PromptBuilder(tokenizer, own, max_tokens=120)
+    with pytest.warns(UserWarning, match="1 items have more than the .* their texts are cut"):
+        extended = prompts.extended(more)
+    with pytest.warns(UserWarning, match="1 items have more than the"):
+        whole = PromptBuilder(tokenizer, own.extended(more), max_tokens=120)
+    for history in ([1], [2, 1], [3]):
+        assert extended(history) == whole(history)
+    with pytest.raises(IndexError):
+        prompts([3])

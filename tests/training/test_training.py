@@ -139,8 +139,8 @@ def test_training_ends_at_the_best_step_not_the_last(model, split, prompts, tmp_
     """NDCG is made to fall with every evaluation: the first checkpoint must come back."""
     falling = iter([0.3, 0.2, 0.1, 0.0])
     monkeypatch.setattr(
-        "laser_peft.training.ranking_trainer.metrics_of_ranks",
-        lambda prediction: {"unmasked_ndcg@10": next(falling)},
+        "laser_peft.training.laser_trainer.metrics_of_ranks",
+        lambda prediction: dict.fromkeys(("unmasked_ndcg@10", "masked_ndcg@10"), next(falling)),
     )
     saved = []
     monkeypatch.setattr(

@@ -28,19 +28,36 @@ def test_fused_vectors_are_the_encoders_beside_a_map_of_text(fused):
 
 def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
     text = torch.randn(NUM_ITEMS + 2, TEXT_DIM)
-    known = torch.ones(NUM_ITEMS + 2, dtype=torch.bool)
-    known[3] = False
-    fused.base_model.set_item_text_vectors(text, known)
+    events = torch.full((NUM_ITEMS + 2,), 10**9)
+    events[3:4] = 0
+    fused.base_model.set_item_text_vectors(text, events)
     cold = [3, NUM_ITEMS, NUM_ITEMS + 1]
     actual = fused.base_model.item_vectors()
     assert actual[cold, :R].eq(0).all()
     assert actual[0, :R].ne(0).all()
-    torch.testing.assert_close(actual[:, R:], text)
+    boost = torch.ones(NUM_ITEMS + 2)
+    boost[3] = 2  # 1 + 3 / (3 + 0)
+    torch.testing.assert_close(actual[:, R:], boost[:, None] * text)
     fused.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(fused.unload(), str(tmp_path))
     assert torch.equal(loaded.base_model.item_vectors(), actual)
     logits = loaded(**make_batch(), return_logits=True).logits
     assert logits.shape[1] == NUM_ITEMS + 2
+
+
+@pytest.mark.parametrize("source", ["text", "fused"])
+def test_an_item_that_only_its_text_knows_is_to_the_encoder_as_padding(
+    llama, encoder_folder, source
+):
+    model = make_model(llama, encoder_folder, item_vectors=source, text_skip=False)
+    known = torch.ones(NUM_ITEMS + 2, dtype=torch.bool)
+    known[3] = False
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), known)
+    batch = make_batch()
+    batch["history"][0, 1], batch["history"][1, 4] = 4, NUM_ITEMS + 2
+    actual = model(**batch).user_vectors
+    batch["history_mask"][0, 1] = batch["history_mask"][1, 4] = 0
+    torch.testing.assert_close(actual, model(**batch).user_vectors)
 
 
 def test_text_vectors_are_scored_as_they_are_and_can_be_set_again(llama, encoder_folder):
@@ -58,20 +75,21 @@ def test_text_vectors_are_scored_as_they_are_and_can_be_set_again(llama, encoder
 
 
 @pytest.mark.parametrize(
-    ("vectors", "known", "message"),
+    ("vectors", "events", "message"),
     [
         (torch.zeros(3, 4), None, r"must have the shape \(items, 5\), got \(3, 4\)"),
         (torch.zeros(0, 5), None, r"must have the shape \(items, 5\)"),
         (torch.zeros(5), None, r"must have the shape"),
         (torch.tensor([[0.0] * 5, [torch.nan] * 5]), None, "that of item id 2 is not"),
-        (torch.zeros(3, 5), torch.ones(3), "known must be a bool tensor of shape"),
-        (torch.zeros(3, 5), torch.ones(2, dtype=torch.bool), "known must be a bool tensor"),
+        (torch.zeros(3, 5), torch.ones(3), "events must be an int64 tensor of shape"),
+        (torch.zeros(3, 5), torch.tensor([1, -2, 0]), "events are counts, got -2"),
+        (torch.zeros(3, 5), torch.ones(2, dtype=torch.int64), "events must be an int64"),
     ],
 )
-def test_wrong_text_vectors_are_refused(vectors, known, message):
+def test_wrong_text_vectors_are_refused(vectors, events, message):
     items = ItemVectors("text", num_text_items=0, text_dim=5)
     with pytest.raises(ValueError, match=message):
-        items.set_text(vectors, known)
+        items.set_text(vectors, events)
 
 
 def test_text_vectors_need_an_adapter_that_uses_them(llama, encoder_folder, fused):
@@ -81,3 +99,13 @@ def test_text_vectors_need_an_adapter_that_uses_them(llama, encoder_folder, fuse
     fused.base_model.set_item_text_vectors(torch.zeros(NUM_ITEMS - 1, TEXT_DIM))
     with pytest.raises(ValueError, match="text vectors of 22 items and the encoder knows 23"):
         fused.base_model.item_vectors()
+
+
+def test_texts_of_rare_items_count_more_but_not_in_training(fused):
+    text = torch.randn(NUM_ITEMS, TEXT_DIM)
+    events = torch.arange(NUM_ITEMS)
+    fused.base_model.set_item_text_vectors(text, events)
+    boost = torch.tensor([(6 + n) / (3 + n) for n in range(NUM_ITEMS)])  # 1 + 3 / (3 + n)
+    vectors = fused.base_model.item_vectors()
+    torch.testing.assert_close(vectors[:, R:], boost[:, None] * text)
+    torch.testing.assert_close(fused.train().base_model.item_vectors()[:, R:], text)

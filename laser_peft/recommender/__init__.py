@@ -1,0 +1,7 @@
+"""Recommendations from a saved adapter: catalogue ids in, catalogue ids, titles and scores out."""
+
+from .card import RunFacts
+from .config import RecommenderConfig
+from .recommender import LaserRecommender, Recommendation
+
+__all__ = ["LaserRecommender", "Recommendation", "RecommenderConfig", "RunFacts"]

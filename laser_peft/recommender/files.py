@@ -1,0 +1,155 @@
+"""The folder of a recommender: found, read, and written so that a half-written one is not read.
+
+Tensors: H width of the LM's hidden states, X width of text vectors.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from laser_peft.item_texts import Whitening
+
+CATALOGUE_FILE = "catalogue.parquet"
+CONFIG_FILE = "recommender_config.json"  # written last: without it a folder is not read
+WHITENING_FILE = "text_map.safetensors"
+REMOVED_FILE = "removed_items.json"
+FACTS_FILE = "run_facts.json"
+CARD_FILE = "README.md"
+# What a folder may lack.
+OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE)
+SAVED_FILES = ["*.json", "*.safetensors", "*.parquet", "*.md", "*.jinja", "*.model", "*.txt"]
+
+
+def local_folder(path: str | Path, revision: str | None, token: str | bool | None) -> Path:
+    """Returns the folder itself, or a downloaded copy of it where ``path`` is a Hub id.
+
+    Raises:
+        FileNotFoundError: if there is neither, or a file is missing that every recommender has.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        try:
+            found = snapshot_download(
+                str(path), revision=revision, token=token, allow_patterns=SAVED_FILES
+            )
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise FileNotFoundError(
+                f"there is no folder {str(path)!r} here, and the Hub does not give one: {error}"
+            ) from error
+        folder = Path(found)
+    for name in (CATALOGUE_FILE, CONFIG_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}; a recommender's folder is written by "
+                "LaserRecommender.save_pretrained or laser-peft train"
+            )
+    return folder
+
+
+def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
+    """Loads the language model that a saved adapter refers to.
+
+    Args:
+        config: the adapter's.
+        **options: of ``AutoModelForCausalLM.from_pretrained``.
+
+    Raises:
+        FileNotFoundError: if it is not where the adapter says.
+        ValueError: if the adapter does not say.
+    """
+    name = config.base_model_name_or_path
+    if not name:
+        raise ValueError(
+            "the adapter does not say which language model it was trained on; load it and pass "
+            "from_pretrained(..., llm=...)"
+        )
+    if config.revision is not None:
+        options["revision"] = config.revision
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the adapter was trained on the language model {name!r}, which cannot be loaded from "
+            f"there: {error}; if you have it elsewhere, pass from_pretrained(..., llm=...)"
+        ) from error
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to write into; what is in it then moves here, the config file last.
+
+    Old files stay until then. A card that is there and is not ours is left alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        yield scratch
+        written = sorted(path.name for path in scratch.iterdir())
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for name in OPTIONAL_FILES:
+            if name not in written:
+                (folder / name).unlink(missing_ok=True)
+        written.sort(key=lambda name: name == CONFIG_FILE)
+        for name in written:
+            os.replace(scratch / name, folder / name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Writes the active adapter alone, whatever its name, where PEFT has the default one."""
+    name = model.active_adapter
+    # Asked to find out by itself whether embeddings were resized, PEFT would ask the Hub.
+    model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
+    if name != "default":
+        for path in (folder / name).iterdir():
+            os.replace(path, folder / path.name)
+        (folder / name).rmdir()
+
+
+def save_whitening(whitening: Whitening, folder: Path) -> None:
+    """Writes ``mean (H,)`` and ``directions (H, X)``, both float32."""
+    tensors = {name: tensor.contiguous() for name, tensor in whitening._asdict().items()}
+    save_file(tensors, folder / WHITENING_FILE)
+
+
+def load_whitening(folder: Path) -> Whitening | None:
+    """Loads what :func:`save_whitening` wrote; None if there is nothing."""
+    file = folder / WHITENING_FILE
+    if not file.is_file():
+        return None
+    tensors = load_file(file)
+    return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes beside the file first, so that no half-written one is ever taken for whole."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """Reads a JSON file; the default if there is none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; save the recommender again") from error

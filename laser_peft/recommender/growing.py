@@ -1,0 +1,131 @@
+"""New items by their texts alone, without any training.
+
+Axes: n new items, N items there were, X width of text vectors.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import polars as pl
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from laser_peft.data import Catalogue, PromptTemplate
+from laser_peft.item_texts import Whitening, describe_items, lm_text_vectors
+
+Items = Catalogue | Iterable[Mapping[str, Any]]
+
+
+def read_items(items: Items) -> Catalogue | None:
+    """Makes a catalogue of what may come as mappings; None where there is no item.
+
+    Raises:
+        ValueError: if an item has no ``item_id``, two share one, or values of an attribute do not
+            go together.
+    """
+    if isinstance(items, Catalogue):
+        return items if len(items) else None
+    rows = list(items)
+    wrong = [row for row in rows if not isinstance(row, Mapping)]
+    if wrong:
+        raise ValueError(
+            'new items must be mappings such as {"item_id": "a1", "title": "Red lamp"}, got '
+            f"{wrong[0]!r}"
+        )
+    if not rows:
+        return None
+    try:
+        frame = pl.from_dicts([dict(row) for row in rows], infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"the new items hold an attribute in ways that do not go together: {error}; give each "
+            "attribute one type"
+        ) from error
+    return Catalogue(frame)
+
+
+def split_returning(
+    catalogue: Catalogue, removed: Collection[str], given: Catalogue
+) -> tuple[list[str], Catalogue | None]:
+    """Parts what is given into ids that come back and items that are new.
+
+    Args:
+        catalogue: the items there are, removed ones too.
+        removed: ids of the removed ones.
+        given: what is to be added.
+
+    Returns:
+        The ids that come back, and the new items; None if there are none.
+
+    Raises:
+        ValueError: if an item is there and not removed, or comes back with another text.
+    """
+    back = given.only(pl.Series(sorted(removed), dtype=pl.String))
+    new = given.only(given.frame["item_id"].filter(~given.frame["item_id"].is_in(back.item_ids)))
+    there = set(catalogue.item_ids)
+    again = [item_id for item_id in new.item_ids if item_id in there]
+    if again:
+        raise ValueError(
+            f"{len(again)} of {len(given)} items are in the catalogue already: {again[:5]}; "
+            "leave them out, or give new ones new ids"
+        )
+    _check_texts_of_returning(catalogue, back)
+    return back.item_ids, new if len(new) else None
+
+
+def _check_texts_of_returning(catalogue: Catalogue, back: Catalogue) -> None:
+    kept = catalogue.only(back.frame["item_id"])
+    texts = dict(zip(kept.item_ids, kept.attributes(), strict=True))
+    for item_id, told in zip(back.item_ids, back.attributes(), strict=True):
+        for name, text in told.items():
+            if texts[item_id].get(name) != text:
+                raise ValueError(
+                    f"item {item_id!r} was removed and comes back as it was, with {name} "
+                    f"{texts[item_id].get(name)!r}, not {text!r}; leave its attributes out, or "
+                    "add it under a new id"
+                )
+
+
+def text_vectors_with(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    new: Catalogue,
+    template: PromptTemplate,
+    whitening: Whitening | None,
+) -> tuple[Tensor, Tensor]:
+    """Makes the adapter's text table with new items behind those there are.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter.
+        tokenizer: the language model's.
+        new: the new items alone, with the attributes as the whole catalogue holds them.
+        template: how an item is said.
+        whitening: by which the text vectors of the adapter were mapped.
+
+    Returns:
+        ``(N + n, X)`` float32 vectors, the first N as they are; ``(N + n,)`` int64, how often the
+        encoder saw each, 0 for the new ones.
+
+    Raises:
+        ValueError: if the adapter uses no text vectors, or there is no whitening.
+    """
+    name = model.active_adapter
+    if model.peft_config[name].item_vectors == "collaborative":
+        raise ValueError(
+            "items cannot be added to this adapter: its item vectors come from the collaborative "
+            "encoder alone, whose table has no row for a new item; train the encoder and the "
+            "adapter on the new catalogue, or an adapter with item_vectors='fused', which takes "
+            "new items by their texts"
+        )
+    if whitening is None:
+        raise ValueError(
+            "items cannot be added without the whitening that the adapter's text vectors were "
+            "made with; pass LaserRecommender(..., whitening=...), which give_text_vectors returns"
+        )
+    items = model.base_model.layer.bituning_adapters[name].items
+    states, rows = lm_text_vectors(model, tokenizer, describe_items(new, template))
+    added = whitening(states)[rows].to(items.text)
+    never = items.events.new_zeros(len(added))
+    return torch.cat([items.text, added]), torch.cat([items.events, never])

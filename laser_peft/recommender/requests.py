@@ -1,0 +1,137 @@
+"""What is asked of a recommender, checked and in dense ids."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from laser_peft.data import Catalogue
+
+
+def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
+    """Returns histories as a list, and whether they are several lists of ids or one.
+
+    Raises:
+        ValueError: if it is a text, or ids and lists stand side by side.
+    """
+    _refuse_text(histories)
+    histories = list(histories)
+    lists = [not isinstance(one, str) and isinstance(one, Iterable) for one in histories]
+    if any(lists) and not all(lists):
+        alone = histories[lists.index(False)]
+        raise ValueError(
+            "give one list of item ids, or a list of such lists; got both: "
+            f"{alone!r} stands beside a list"
+        )
+    return histories, any(lists)
+
+
+def dense_history(catalogue: Catalogue, history: Iterable[str]) -> np.ndarray:
+    """Returns the dense ids of a history, ``(items,)`` int64; it may be empty.
+
+    Raises:
+        ValueError: if it is a text, or an item is not in the catalogue.
+    """
+    _refuse_text(history)
+    return np.asarray(catalogue.dense_ids(history), dtype=np.int64)
+
+
+def dense_histories(
+    catalogue: Catalogue, histories: Iterable[Iterable[str]]
+) -> Iterator[np.ndarray]:
+    """Yields the dense ids of each history; an error says which history it is of, from 0."""
+    for number, history in enumerate(histories):
+        try:
+            yield dense_history(catalogue, history)
+        except ValueError as error:
+            raise ValueError(f"history {number}: {error}") from error
+
+
+def dense_pairs(
+    catalogue: Catalogue, histories: Sequence[Any], candidates: Sequence[Any], *, many: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the dense ids of every history and of its candidates.
+
+    Raises:
+        ValueError: if an item is unknown, or there are not as many lists of candidates as
+            histories.
+    """
+    if not many:
+        of_candidates = _dense_list(catalogue, "candidates", candidates)
+        return [(dense_history(catalogue, histories), of_candidates)]
+    if len(candidates) != len(histories):
+        raise ValueError(
+            f"each of {len(histories)} histories needs its own list of candidates, got "
+            f"{len(candidates)} lists"
+        )
+    return [
+        (history, _dense_list(catalogue, f"candidates of history {number}", ids))
+        for number, (history, ids) in enumerate(
+            zip(dense_histories(catalogue, histories), candidates, strict=True)
+        )
+    ]
+
+
+def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yields lists of ``size`` values, the last one maybe shorter."""
+    values = iter(values)
+    while batch := list(islice(values, size)):
+        yield batch
+
+
+def allowed_items(
+    catalogue: Catalogue,
+    removed: Collection[str],
+    allow: Iterable[str] | None,
+    deny: Iterable[str] | None,
+) -> np.ndarray | None:
+    """Says of each item whether it may be recommended.
+
+    Args:
+        catalogue: the items.
+        removed: ids that never are.
+        allow: ids that alone may be; None: all.
+        deny: ids that may not be.
+
+    Returns:
+        ``(N,)`` bool; None where all may be.
+
+    Raises:
+        ValueError: if a list is a text, or names an item that is not in the catalogue.
+    """
+    if allow is None and deny is None and not removed:
+        return None
+    allowed = np.full(len(catalogue), allow is None)
+    if allow is not None:
+        allowed[_dense_list(catalogue, "allow", allow) - 1] = True
+    if deny is not None:
+        allowed[_dense_list(catalogue, "deny", deny) - 1] = False
+    if removed:
+        allowed[np.asarray(catalogue.dense_ids(removed)) - 1] = False
+    return allowed
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Checks numbers by name.
+
+    Raises:
+        ValueError: if one is below 1.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarray:
+    try:
+        return dense_history(catalogue, ids)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _refuse_text(ids: object) -> None:
+    if isinstance(ids, str):
+        raise ValueError(
+            f"item ids come as a list, got the text {ids!r}; for one item pass [{ids!r}]"
+        )

@@ -1,0 +1,142 @@
+"""Saves, loads and uploads a recommender.
+
+A folder holds what PEFT writes of the adapter, the tokenizer, ``catalogue.parquet``,
+``recommender_config.json`` and a model card; and if there are any, ``text_map.safetensors`` (the
+whitening), ``removed_items.json`` and ``run_facts.json``.
+"""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from peft import PeftConfig, PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
+from laser_peft.data import Catalogue
+from laser_peft.item_texts import Whitening
+
+from . import files
+from .card import is_ours, write_card
+from .config import RecommenderConfig
+
+if TYPE_CHECKING:
+    from .recommender import LaserRecommender
+
+
+class Loaded(NamedTuple):
+    """What a recommender is made of."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    catalogue: Catalogue
+    config: RecommenderConfig
+    whitening: Whitening | None
+    facts: dict[str, Any] | None
+    removed: list[str]
+
+
+def load(
+    path: str | Path,
+    llm: PreTrainedModel | None,
+    revision: str | None,
+    token: str | bool | None,
+    *,
+    dtype: str | torch.dtype | None,
+    device_map: Any,
+) -> Loaded:
+    """Loads what a recommender is made of; see :meth:`LaserRecommender.from_pretrained`."""
+    if llm is not None and (dtype is not None or device_map is not None):
+        raise ValueError(
+            "dtype and device_map say how the language model is loaded, and llm is loaded already; "
+            "leave them out"
+        )
+    folder = files.local_folder(path, revision, token)
+    config = RecommenderConfig.from_dict(files.read_json(folder / files.CONFIG_FILE, {}))
+    adapter = PeftConfig.from_pretrained(str(folder))
+    if llm is None:
+        options = {"dtype": dtype or config.dtype, "token": token}
+        if device_map is not None:
+            options["device_map"] = device_map
+        llm = files.load_llm(adapter, **options)
+    model = PeftModel.from_pretrained(llm, str(folder))
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder if has_tokenizer else adapter.base_model_name_or_path, token=token
+    )
+    return Loaded(
+        model,
+        tokenizer,
+        Catalogue.load(folder / files.CATALOGUE_FILE),
+        config,
+        files.load_whitening(folder),
+        files.read_json(folder / files.FACTS_FILE, None),
+        files.read_json(folder / files.REMOVED_FILE, []),
+    )
+
+
+def save(recommender: "LaserRecommender", folder: Path, repository: str | None = None) -> None:
+    """Writes a recommender; see :meth:`LaserRecommender.save_pretrained`."""
+    with files.written_whole(folder) as scratch:
+        files.save_adapter(recommender.model, scratch)
+        recommender.tokenizer.save_pretrained(scratch)
+        recommender.catalogue.save(scratch / files.CATALOGUE_FILE)
+        if recommender.whitening is not None:
+            files.save_whitening(recommender.whitening, scratch)
+        if recommender.removed:
+            files.write_json(scratch / files.REMOVED_FILE, recommender.removed)
+        _write_facts(recommender, scratch, repository)
+        if not is_ours(folder / files.CARD_FILE):
+            (scratch / files.CARD_FILE).unlink()
+        files.write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
+
+
+def save_card(recommender: "LaserRecommender", folder: Path) -> None:
+    """Writes facts and card alone; see :meth:`LaserRecommender.save_card`."""
+    if is_ours(folder / files.CARD_FILE):
+        _write_facts(recommender, folder, None)
+    elif recommender.facts is not None:
+        files.write_json(folder / files.FACTS_FILE, recommender.facts.to_dict())
+
+
+def push(
+    recommender: "LaserRecommender",
+    repo_id: str,
+    private: bool | None,
+    token: str | bool | None,
+    message: str,
+) -> str:
+    """Uploads a recommender; see :meth:`LaserRecommender.push_to_hub`."""
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        save(recommender, Path(folder), repo_id)
+        written = {path.name: path for path in Path(folder).iterdir()}
+        # Those of an earlier upload would be taken for this one's.
+        old = [name for name in files.OPTIONAL_FILES if name not in written]
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, path) for name, path in written.items()),
+                *(
+                    CommitOperationDelete(name)
+                    for name in api.list_repo_files(repo_id)
+                    if name in old
+                ),
+            ],
+            commit_message=message,
+        )
+    return str(commit.commit_url)
+
+
+def _write_facts(recommender: "LaserRecommender", folder: Path, repository: str | None) -> None:
+    card, model = folder / files.CARD_FILE, recommender.model
+    if not card.is_file():
+        model.create_or_update_model_card(str(folder))
+    facts = recommender.facts
+    if facts is not None:
+        files.write_json(folder / files.FACTS_FILE, facts.to_dict())
+    write_card(card, model, recommender.catalogue, facts, repository=repository)

@@ -1,0 +1,86 @@
+"""What a model says of users and items: user vectors, scores of given items, cosines.
+
+Axes: B users in a batch, N items in the catalogue, R recommendation width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor
+
+from laser_peft.data import PaddingCollator, PromptBuilder
+from laser_peft.evaluation import DotProducts
+from laser_peft.item_texts import in_eval_mode
+
+from .best import Shelf, best_items, check_finite
+
+
+@torch.inference_mode()
+def user_vectors(
+    model: PeftModel, prompts: PromptBuilder, histories: Sequence[np.ndarray], *, max_items: int
+) -> Tensor:
+    """Reads a batch of users, with dropout switched off.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter.
+        prompts: says histories in tokens.
+        histories: for each user dense ids, oldest first; may be empty.
+        max_items: how many of the newest the collaborative encoder reads.
+
+    Returns:
+        ``(B, R)`` float, whose dot products with item vectors are the scores.
+    """
+    batch = PaddingCollator()(
+        [{"input_ids": prompts(history), "history": history[-max_items:]} for history in histories]
+    )
+    batch = {name: values.to(model.device) for name, values in batch.items()}
+    with in_eval_mode(model):
+        users = model(**batch, return_user_vectors=True).user_vectors
+    return users / model.peft_config[model.active_adapter].temperature
+
+
+def score_candidates(
+    users: Tensor, vectors: Tensor, candidates: Sequence[np.ndarray]
+) -> list[list[float]]:
+    """Scores for each user other items.
+
+    Args:
+        users: ``(B, R)`` float.
+        vectors: ``(N, R)`` float.
+        candidates: for each user dense ids ``1..N``.
+
+    Returns:
+        For each user a score for each of its candidates.
+
+    Raises:
+        ValueError: if a score is not a finite number.
+    """
+    scored = []
+    users = users.to(vectors.device)
+    for user, ids in zip(users, candidates, strict=True):
+        own = vectors[torch.from_numpy(ids - 1).to(vectors.device)]
+        scores = DotProducts(user[None], own).of_range(0, len(ids))[0]
+        scored.append(check_finite(scores).tolist())
+    return scored
+
+
+def similar(
+    vectors: Tensor, dense: int, k: int, allowed: np.ndarray | None
+) -> list[tuple[int, float]]:
+    """Finds the items whose vectors have the largest cosine with an item's.
+
+    Args:
+        vectors: ``(N, R)`` float; the cosine with one of zeros is zero.
+        dense: the item's dense id, which is left out.
+        k: how many.
+        allowed: ``(N,)`` bool, which items may be found; None: all.
+
+    Returns:
+        At most k pairs of dense id and cosine, nearest first.
+    """
+    directions = F.normalize(vectors.float(), dim=1)
+    shelf = Shelf.of(directions, allowed)
+    return best_items(directions[dense - 1 : dense], shelf, k, left_out=[np.array([dense])])[0]

@@ -1,0 +1,112 @@
+"""transformers' Trainer for Bi-Tuning adapters.
+
+Axes: B users, N items, C collaborative width, R recommendation width, W weights tried.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import EvalPrediction, TrainingArguments
+
+from laser_peft.evaluation import PROTOCOLS
+
+from .ranking_trainer import RankingTrainer, metrics_of_ranks
+
+# Of the text part, where the collaborative part counts one; each but the first is the root of two
+# times the one before.
+TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-8, 5)))
+
+
+class LaserTrainer(RankingTrainer):
+    """Trains the active adapter of a model; evaluates by ranking the whole catalogue.
+
+    Examples hold ``input_ids (T,)``, ``history (L,)`` and ``labels``, a target's id; those to
+    evaluate also ``seen``, all that the user has had (see ``PromptDataset``). Metrics are named
+    like ``unmasked_ndcg@10``; ``ndcg@10`` is the mean of both protocols.
+
+    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the two parts
+    of a user vector: it tries :data:`TEXT_WEIGHTS` and leaves the adapter with the one of the best
+    ``ndcg@10``. In training the encoder's part is no guide, for the encoder has seen the very
+    events that are learnt from. Other data sets, and predictions, leave the weights as they are.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter.
+        args: as :func:`ranking_arguments` makes them.
+        **kwargs: of transformers' Trainer, but for the collator and what computes metrics.
+    """
+
+    def __init__(self, model: PeftModel, args: TrainingArguments, **kwargs: Any) -> None:
+        super().__init__(model, args, compute_metrics=self._metrics, **kwargs)
+        self._is_weighing = False
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Returns the metrics; on the trainer's own data set, with the best weights, then set.
+
+        Args:
+            eval_dataset: examples to rank; None: the trainer's own.
+            *args: as of transformers' Trainer.
+            **kwargs: as of transformers' Trainer.
+        """
+        if eval_dataset is not None or not self._is_fused:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        before = self._tuner.view_weights
+        self._tuner.set_view_weights(1.0, 1.0)  # both parts at their full length
+        self._is_weighing = True
+        try:
+            metrics = super().evaluate(eval_dataset, *args, **kwargs)
+        except BaseException:
+            self._tuner.set_view_weights(*before)
+            raise
+        finally:
+            self._is_weighing = False
+        return metrics
+
+    def ranks(
+        self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
+    ) -> Tensor:
+        """Ranks the targets: ``(B, 2)`` int64, or ``(B, 2 W)`` with every text weight."""
+        rank = super().ranks
+        if not self._is_weighing:
+            return rank(user_vectors, item_vectors, targets, seen)
+        width = user_vectors.size(1)
+        is_text = torch.arange(width, device=user_vectors.device) >= width - self._text_dim
+        weighed = (torch.where(is_text, w * user_vectors, user_vectors) for w in TEXT_WEIGHTS)
+        return torch.cat([rank(vectors, item_vectors, targets, seen) for vectors in weighed], dim=1)
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Names the metrics; while weighing, those of the best text weight, which is then set.
+
+        Every process is given the ranks of all users, so all take the same weight.
+        """
+        if not self._is_weighing:
+            return _both_protocols(prediction)
+        by_weight = np.split(prediction.predictions, len(TEXT_WEIGHTS), axis=1)
+        metrics = [_both_protocols(EvalPrediction(r, prediction.label_ids)) for r in by_weight]
+        best = int(np.argmax([values["ndcg@10"] for values in metrics]))
+        self._tuner.set_view_weights(1.0, TEXT_WEIGHTS[best])
+        return metrics[best] | {"text_weight": TEXT_WEIGHTS[best]}
+
+    @property
+    def _tuner(self) -> Any:
+        return self.accelerator.unwrap_model(self.model).base_model
+
+    @property
+    def _config(self) -> Any:
+        return self._tuner.peft_config[self._tuner.active_adapters[0]]
+
+    @property
+    def _is_fused(self) -> bool:
+        return self._config.item_vectors == "fused"
+
+    @property
+    def _text_dim(self) -> int:
+        return self._config.item_text_dim
+
+
+def _both_protocols(prediction: EvalPrediction) -> dict[str, float]:
+    metrics = metrics_of_ranks(prediction)
+    both = [metrics[f"{protocol}_ndcg@10"] for protocol in PROTOCOLS]
+    return metrics | {"ndcg@10": float(np.mean(both))}

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from laser_peft import BiTuningConfig
+from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
+from laser_peft.evaluation import summarise
+from laser_peft.training import LaserTrainer, PromptDataset, rank_dataset
+from laser_peft.training.laser_trainer import TEXT_WEIGHTS
+from laser_peft.training.ranking_trainer import ranking_arguments
+
+
+@pytest.fixture
+def model(lm_folder, encoder_folder):
+    torch.manual_seed(0)
+    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    fields = {"num_prefix_tokens": 3, "item_vectors": "fused", "item_text_dim": 7}
+    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=encoder_folder, **fields))
+    model.base_model.set_item_text_vectors(F.normalize(torch.randn(23, 7), dim=1))
+    return model
+
+
+@pytest.fixture
+def datasets(shop, tokenizer):
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    log = read_interactions(shop / "interactions.csv.gz")
+    split = leave_one_out(Histories.from_interactions(log, catalogue))
+    prompts = PromptBuilder(tokenizer, catalogue, max_tokens=200)
+    return [
+        PromptDataset(examples, prompts, max_items=50, ranked=True)
+        for examples in (split.validation, split.test)
+    ]
+
+
+@pytest.fixture
+def trainer(model, datasets, tmp_path):
+    args = ranking_arguments(tmp_path, per_device_eval_batch_size=7)
+    return LaserTrainer(model, args, eval_dataset=datasets[0])
+
+
+def both(ranks):
+    return np.mean([summarise(ranks[:, column])["ndcg@10"] for column in (0, 1)])
+
+
+def test_the_best_text_weight_on_validation_is_kept(trainer, model, datasets):
+    told = trainer.evaluate()
+    weights = model.base_model.view_weights
+    assert weights == (1.0, pytest.approx(told["eval_text_weight"]))
+    assert both(rank_dataset(model, datasets[0], batch_size=5)) == pytest.approx(
+        told["eval_ndcg@10"]
+    )
+    for weight in TEXT_WEIGHTS:
+        model.base_model.set_view_weights(1.0, weight)
+        tried = both(rank_dataset(model, datasets[0], batch_size=5))
+        assert tried <= told["eval_ndcg@10"] + 1e-9
+
+
+def test_nothing_is_weighed_on_other_users(trainer, model, datasets):
+    model.base_model.set_view_weights(0.5, 0.25)
+    ranks = trainer.predict(datasets[1]).predictions
+    told = trainer.evaluate(datasets[1])
+    assert model.base_model.view_weights == (0.5, 0.25)
+    assert told["eval_ndcg@10"] == pytest.approx(both(ranks))
+    assert "eval_text_weight" not in told
+
+
+def test_weights_come_back_when_an_evaluation_breaks_off(trainer, model, monkeypatch):
+    model.base_model.set_view_weights(0.5, 0.25)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "prediction_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.evaluate()
+    assert model.base_model.view_weights == (0.5, 0.25)
+
+
+def test_one_view_needs_no_weights(lm_folder, encoder_folder, datasets, tmp_path):
+    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=encoder_folder))
+    trainer = LaserTrainer(model, ranking_arguments(tmp_path), eval_dataset=datasets[0])
+    told = trainer.evaluate()
+    assert told["eval_ndcg@10"] == pytest.approx(
+        both(rank_dataset(model, datasets[0], batch_size=5))
+    )
