@@ -1,6 +1,7 @@
 """What is said of a run before it starts, and that saying it changes nothing."""
 
 import gc
+import json
 import random
 from functools import partial
 
@@ -144,13 +145,7 @@ def test_weights_are_the_same_bits_with_and_without_an_estimate(trained, shop, l
         max_tokens=200,
         sasrec=SASRecSettings(epochs=2),
         laser=LaserSettings(epochs=1, batch_size=8),
-        adapter={
-            "num_prefix_tokens": 16,
-            "num_suffix_tokens": 1,
-            "num_experts": 4,
-            "num_experts_per_user": 2,
-            "collaborative_skip": True,
-        },
+        adapter=json.loads((trained[0] / "run.json").read_text())["settings"]["adapter"],
     )
     pipeline.train(run, tmp_path / "run")  # asks for no estimate, and the command does
     for name in ("sasrec/model.safetensors", "recommender/adapter_model.safetensors"):
