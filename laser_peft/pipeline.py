@@ -2,12 +2,15 @@
 
 A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``sasrec/``,
 ``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json``,
-``seconds.json`` (how long the training took) and the Trainer's ``checkpoints/``.
+``seconds.json`` (how long the training took), ``history/`` (losses and validations, step by step),
+``log.txt`` and the Trainer's ``checkpoints/``.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,17 @@ from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
 from laser_peft.data.sequences import training_events
+from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
+from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts
+from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
     adds_seconds,
     check_output,
+    check_same,
     last_checkpoint,
     save_whole,
     seconds_of,
@@ -50,7 +57,9 @@ from laser_peft.training import (
 from laser_peft.tuner import BiTuningConfig
 
 DEFAULT_MAX_TOKENS = 512
+logger = logging.getLogger(__name__)
 OnData = Callable[[LogReport, dict[str, Any]], None]
+OnEstimate = Callable[[Estimate], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +86,14 @@ class TrainRun(EncoderRun):
     laser: LaserSettings = LaserSettings()
 
 
+@keeps_a_log
 def train_encoder(
-    run: EncoderRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
+    run: EncoderRun,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    on_data: OnData | None = None,
+    on_estimate: OnEstimate | None = None,
 ) -> Evaluation:
     """Trains a SASRec alone and tests it once.
 
@@ -87,6 +102,8 @@ def train_encoder(
         output: folder of the run; must be new or empty unless resuming.
         resume: go on with an interrupted run of the same settings on the same data.
         on_data: told what was found in the log and the counts, before any training.
+        on_estimate: told then how long it may take and how much memory it may need; None measures
+            nothing. What it raises stops the run before anything is written.
 
     Returns:
         The test, which ``evaluation/sasrec/`` of the folder holds too.
@@ -101,7 +118,8 @@ def train_encoder(
     check_output(output, resume=resume)
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
-    _start(run, experiment, output, on_data)
+    measure = partial(estimate_encoder_run, experiment, output, run)
+    _start(run, experiment, output, on_data, on_estimate, measure)
     sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
     started = time.monotonic()
     evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
@@ -111,8 +129,14 @@ def train_encoder(
     return evaluation
 
 
+@keeps_a_log
 def train(
-    run: TrainRun, output: str | Path, *, resume: bool = False, on_data: OnData | None = None
+    run: TrainRun,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    on_data: OnData | None = None,
+    on_estimate: OnEstimate | None = None,
 ) -> dict[str, Any]:
     """Runs the whole path; returns what :func:`laser_peft.evaluation.compare` says of the test.
 
@@ -121,6 +145,8 @@ def train(
         output: folder of the run; must be new or empty unless resuming.
         resume: go on with an interrupted run of the same settings on the same data.
         on_data: told what was found in the log and the counts, before any training.
+        on_estimate: told then how long it may take and how much memory it may need; None measures
+            nothing. What it raises stops the run before anything is written.
 
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
@@ -151,7 +177,8 @@ def train(
     if run.encoder is not None:
         _check_encoder(run.encoder, catalogue)
     prompts = config.prompt_builder(tokenizer, catalogue)
-    _start(run, experiment, output, on_data)
+    measure = partial(estimate_train_run, experiment, output, run, adapter, config.dtype, prompts)
+    _start(run, experiment, output, on_data, on_estimate, measure)
 
     encoder = run.encoder or str(_sasrec(run, experiment, output))
     folder = output / "recommender"
@@ -173,6 +200,7 @@ def train(
                 max_items=run.max_items,
                 seed=run.seed,
                 resume_from_checkpoint=last_checkpoint(checkpoints),
+                callbacks=[HistoryFile(output / "history" / "laser.jsonl")],
             )
         recommender = LaserRecommender(model, tokenizer, catalogue, config, whitening=whitening)
         save_whole(recommender, folder)
@@ -224,12 +252,26 @@ def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) ->
     return wanted
 
 
-def _start(run: EncoderRun, experiment: Experiment, output: Path, on_data: OnData | None) -> None:
+def _start(
+    run: EncoderRun,
+    experiment: Experiment,
+    output: Path,
+    on_data: OnData | None,
+    on_estimate: OnEstimate | None,
+    measure: Callable[[], Estimate],
+) -> None:
     """Starts the folder of a run, once what it learns from is known to be enough."""
     experiment.check_trainable()
-    start_or_check(output, run, experiment.data | {"log": experiment.report.to_dict()})
+    told = experiment.data | {"log": experiment.report.to_dict()}
+    check_same(output, run, told)
     if on_data is not None:
         on_data(experiment.report, experiment.data)
+    if on_estimate is not None:
+        estimate = measure()
+        logger.info("estimate: %s", " ".join(estimate.lines()))
+        on_estimate(estimate)
+    start_or_check(output, run, told)
+    start_log(output)
 
 
 def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
@@ -247,6 +289,7 @@ def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
             max_items=run.max_items,
             seed=run.seed,
             resume_from_checkpoint=last_checkpoint(checkpoints),
+            callbacks=[HistoryFile(output / "history" / "sasrec.jsonl")],
         )
     numbering.sign(sasrec.config, experiment.catalogue.item_ids)
     save_whole(sasrec, folder)

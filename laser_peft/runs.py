@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
 SECONDS = "seconds.json"
+logger = logging.getLogger(__name__)
 PACKAGES = ("laser-peft", "torch", "transformers", "peft", "accelerate")
 
 
@@ -65,6 +67,12 @@ def save_whole(saved: Savable, folder: Path) -> None:
     os.replace(unfinished, folder)
 
 
+def check_same(output: Path, run: Any, data: dict[str, Any]) -> None:
+    """Makes sure that a run in the folder, if there is one, says the same; see `start_or_check`."""
+    if (output / RUN).is_file():
+        _check_same(output, _read_run(output), _as_json(run, data))
+
+
 def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
     """Writes ``run.json``, or makes sure that the one there says the same.
 
@@ -79,13 +87,17 @@ def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
         ValueError: if the run in the folder was started otherwise or on other data, or its
             ``run.json`` is damaged.
     """
-    wanted = json.loads(json.dumps({"settings": asdict(run), "data": data}))
     if (output / RUN).is_file():
-        _check_same(output, _read_run(output), wanted)
+        check_same(output, run, data)
         return
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / RUN, wanted | {"versions": versions})
+    write_json(output / RUN, _as_json(run, data) | {"versions": versions})
+
+
+def _as_json(run: Any, data: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps({"settings": asdict(run), "data": data}))
+    return told
 
 
 def _check_same(output: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -126,12 +138,14 @@ def adds_seconds(output: Path, stage: str) -> Iterator[None]:
     killed outright.
     """
     started = time.monotonic()
+    logger.info("%s: training starts", stage)
     try:
         yield
     finally:
         seconds = seconds_of(output)
         seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 1)
         write_json(output / SECONDS, seconds)
+        logger.info("%s: training ends, after %s s in all", stage, seconds[stage])
 
 
 def seconds_of(output: Path) -> dict[str, float]:
@@ -167,7 +181,12 @@ def _read_json(file: Path, advice: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file whole."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """Writes beside the file first, so that no half-written one is ever taken for whole."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

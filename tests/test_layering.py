@@ -23,16 +23,23 @@ ALLOWED = {
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
     },
+    "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
+    "run_log": set(),
+    "history": {"runs"},
+    "estimates": {
+        *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
+    },
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
+        *("estimates", "run_log", "history"),
         "item_texts",
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
-        *("recommender", "comparison", "runs", "pipeline"),
+        *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

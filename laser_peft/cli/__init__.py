@@ -9,6 +9,7 @@ from . import evaluate  # isort: skip
 from . import baselines  # isort: skip
 from . import compare  # isort: skip
 from . import recommend  # isort: skip
+from . import inspect  # isort: skip
 from .base import app
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "compare",
     "download",
     "evaluate",
+    "inspect",
     "prepare",
     "recommend",
     "train",

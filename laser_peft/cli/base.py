@@ -4,17 +4,41 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
+from .errors import one_line_errors
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Turn a frozen causal language model into a sequential recommender.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"laser-peft {version('laser-peft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    asked: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
+    ] = False,
+) -> None:
+    """Turn a frozen causal language model into a sequential recommender.
+
+    First laser-peft download, or your own logs; then laser-peft train.
+    COMMAND --help shows an example of each and says what it writes.
+    """
+
+
 # No markup: square brackets and colons in a user's titles and names are no style.
 console = Console(markup=False, emoji=False)
 
@@ -24,6 +48,9 @@ Interactions = Annotated[
         help="Log of interactions, one row each: .csv, .jsonl, .json (also .gz, .zst) or .parquet; "
         "a file, a folder of parts, a quoted glob, or hf://datasets/owner/name#split."
     ),
+]
+OptionalInteractions = Annotated[
+    str | None, typer.Option(help="Log of interactions, as the other commands take it.")
 ]
 Items = Annotated[
     str, typer.Option(help="Items, one row each: an id, a title and any further attributes.")
@@ -70,22 +97,34 @@ LOG_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 
 def reads_a_log(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options that describe a log, and calls it with the ``source`` of them."""
+    return _with_log_options(command, required=True)
 
+
+def may_read_a_log(command: Callable[..., None]) -> Callable[..., None]:
+    """Does so for a command that can do without: its ``source`` may be None."""
+    return _with_log_options(command, required=False)
+
+
+def _with_log_options(command: Callable[..., None], *, required: bool) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
         from laser_peft.data import LogSource
 
         fields = {field: options.pop(name) for name, _, _, field in LOG_OPTIONS}
         fields["time_column"] = fields["time_column"] or None
-        command(source=LogSource(**fields), **options)
+        source = None if fields["path"] is None else LogSource(**fields)
+        command(source=source, **options)
 
     signature = inspect.signature(command)
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        inspect.Parameter(name, keyword_only, default=default, annotation=kind)
         for name, kind, default, _ in LOG_OPTIONS
     ]
+    if not required:
+        added[0] = added[0].replace(default=None, annotation=OptionalInteractions)
     kept = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameter.replace(kind=keyword_only)
         for name, parameter in signature.parameters.items()
         if name != "source"
     ]
@@ -100,10 +139,7 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         # A note of transformers to peft, which a user can do nothing about.
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
-        try:
+        with one_line_errors():
             command(*args, **kwargs)
-        except (ValueError, OSError, ImportError) as error:
-            typer.echo(f"laser-peft: {error}", err=True)
-            raise typer.Exit(2) from error
 
     return wrapped

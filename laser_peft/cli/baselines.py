@@ -16,12 +16,14 @@ from .base import (
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
 from .reports import print_report
 from .tables import print_evaluations
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def baselines(
     source: LogSource,
@@ -35,7 +37,14 @@ def baselines(
         str | None, typer.Option(help="Folder of a trained SASRec to test beside them.")
     ] = None,
 ) -> None:
-    """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec."""
+    """Test what any model has to beat: popularity, co-occurrence, text neighbours, a SASRec.
+
+    Example:
+    laser-peft baselines --interactions logs/ --items items.csv --output base
+
+    Writes a folder for each baseline with every user's ranks and the metrics,
+    and run.json.
+    """
     from laser_peft.baselines import run_baselines
     from laser_peft.data import Catalogue
     from laser_peft.experiment import Experiment

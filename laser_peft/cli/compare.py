@@ -21,7 +21,13 @@ def compare(
         Path | None, typer.Option(help="New JSON file for all that is printed.")
     ] = None,
 ) -> None:
-    """Compare two saved tests user by user: second minus first, and what of it is luck."""
+    """Compare two saved tests user by user: second minus first, and what of it is luck.
+
+    Example:
+    laser-peft compare run-a/evaluation/laser run-b/evaluation/laser
+
+    Writes, with --output, all that it prints into a JSON file.
+    """
     from laser_peft.evaluation import Evaluation
     from laser_peft.evaluation import compare as compare_both
 

@@ -25,7 +25,14 @@ def download(
         typer.Option(help="FILE=HEX: the checksum a file must have; once for each file."),
     ] = None,
 ) -> None:
-    """Download a public data set and read it into interactions.parquet and items.parquet."""
+    """Download a public data set and read it into tables that the other commands take.
+
+    Example:
+    laser-peft download amazon-2014-beauty --output data/beauty
+
+    Writes interactions.parquet and items.parquet into the folder, and prints
+    counts, licence and what to cite.
+    """
     from laser_peft.data import public
 
     if list_names:

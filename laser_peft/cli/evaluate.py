@@ -10,15 +10,18 @@ from laser_peft.runs import check_new
 
 from .base import (
     app,
+    console,
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
 from .reports import print_report
 from .tables import print_differences, print_evaluations
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def evaluate(
     recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
@@ -29,7 +32,14 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Users at a time.")] = 64,
 ) -> None:
-    """Rank every user's last item over the whole catalogue, beside the SASRec it reads."""
+    """Rank every user's last item over the whole catalogue, beside the SASRec it reads.
+
+    Example:
+    laser-peft evaluate run/recommender --interactions logs/ --output tested
+
+    Prints both protocols, unmasked and masked. Writes, with --output, every
+    user's ranks and the metrics of both models, a folder each, for compare.
+    """
     from laser_peft.comparison import evaluate as evaluate_both
     from laser_peft.evaluation import compare
     from laser_peft.experiment import Experiment
@@ -46,3 +56,5 @@ def evaluate(
             evaluation.save(output / evaluation.name)
     print_evaluations(evaluations)
     print_differences(compare(*evaluations))
+    said = "Not saved: --output keeps every user's ranks" if output is None else f"Saved: {output}"
+    console.print(said, soft_wrap=True)

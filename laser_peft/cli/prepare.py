@@ -13,10 +13,12 @@ from .base import (
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def prepare(
     source: LogSource,
@@ -34,7 +36,14 @@ def prepare(
         int, typer.Option(min=1, help="Events that every item must keep (k-core).")
     ] = 1,
 ) -> None:
-    """Check and filter a log once: interactions.parquet, catalogue.parquet and report.json."""
+    """Check and filter a log once and for all.
+
+    Example:
+    laser-peft prepare --interactions logs/ --items items.csv --output prepared
+
+    Writes interactions.parquet, catalogue.parquet and report.json, which says
+    what was found and left out.
+    """
     from laser_peft import data
 
     from .reports import print_report

@@ -17,12 +17,15 @@ from .base import (
     reads_a_log,
     says_what_is_wrong,
 )
+from .config_file import takes_a_config_file
+from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
 from .tables import print_differences, print_evaluations
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def train(
     source: LogSource,
@@ -85,10 +88,20 @@ def train(
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (GPU, or CPU with AMX).")] = False,
     seed: Seed = 0,
     resume: Resume = False,
+    estimate_only: EstimateOnly = False,
 ) -> None:
     """Train on a log: a SASRec first, then an adapter that reads it; then test both.
 
-    The last item of every user is the test target, the one before chooses the best step.
+    The last item of every user is the test target, the one before chooses the
+    best step.
+
+    Example:
+    laser-peft train --interactions logs/ --items items.csv --llm LM --output run
+
+    Writes recommender/ (all that recommend, evaluate and inspect need beside the
+    LM), sasrec/, evaluation/, metrics.json, run.json, log.txt, history/ and
+    checkpoints/ (--resume goes on from there). It says first how long it may
+    take and how much memory.
     """
     from laser_peft import pipeline
     from laser_peft.data import PromptTemplate
@@ -122,7 +135,13 @@ def train(
             bf16=bf16,
         ),
     )
-    metrics = pipeline.train(run, output, resume=resume, on_data=print_report)
+    metrics = pipeline.train(
+        run,
+        output,
+        resume=resume,
+        on_data=print_report,
+        on_estimate=tells_estimate(estimate_only),
+    )
     tested = [Evaluation.load(output / "evaluation" / name) for name in metrics["models"]]
     print_evaluations(tested)
     print_differences(metrics)

@@ -9,6 +9,8 @@ from laser_peft.data import LogSource
 from laser_peft.training import SASRecSettings
 
 from .base import Items, Resume, Seed, app, console, reads_a_log, says_what_is_wrong
+from .config_file import takes_a_config_file
+from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
 from .tables import print_evaluations
 
@@ -17,6 +19,7 @@ DEFAULT = SASRecSettings()
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 @reads_a_log
 def train_encoder(
     source: LogSource,
@@ -56,10 +59,19 @@ def train_encoder(
     max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
     seed: Seed = 0,
     resume: Resume = False,
+    estimate_only: EstimateOnly = False,
 ) -> None:
     """Train the SASRec that an adapter reads, alone, and test it.
 
-    The last item of every user is the test target, the one before chooses the best epoch.
+    The last item of every user is the test target, the one before chooses the
+    best epoch.
+
+    Example:
+    laser-peft train-encoder --interactions logs/ --items items.csv --output run
+
+    Writes sasrec/ (for train --encoder), evaluation/, metrics.json, run.json,
+    log.txt, history/ and checkpoints/ (--resume goes on from there). It says
+    first how long it may take.
     """
     from laser_peft import pipeline
 
@@ -82,5 +94,12 @@ def train_encoder(
             num_negatives=num_negatives,
         ),
     )
-    print_evaluations([pipeline.train_encoder(run, output, resume=resume, on_data=print_report)])
+    evaluation = pipeline.train_encoder(
+        run,
+        output,
+        resume=resume,
+        on_data=print_report,
+        on_estimate=tells_estimate(estimate_only),
+    )
+    print_evaluations([evaluation])
     console.print(f"Saved: {output / 'sasrec'}", soft_wrap=True)

@@ -1,11 +1,12 @@
 """Trains a Bi-Tuning adapter on a frozen language model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from laser_peft.data import PromptBuilder, Split
 
@@ -60,6 +61,7 @@ def train_laser(
     max_items: int,
     seed: int = 0,
     resume_from_checkpoint: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Trains the active adapter in place and leaves it at its best by validation NDCG@10.
 
@@ -74,6 +76,7 @@ def train_laser(
         max_items: longest history of the encoder in items.
         seed: of the order of examples, dropout and the validation users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
+        callbacks: of the Trainer, beside its own.
     """
     examples = split.training_examples(every_prefix=settings.every_prefix)
     validation = split.validation
@@ -112,5 +115,6 @@ def train_laser(
         eval_dataset=by_length(
             PromptDataset(validation, prompts, max_items=max_items, ranked=True)
         ),
+        callbacks=list(callbacks),
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers import (
     EvalPrediction,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -24,6 +25,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
+
+from .progress import ShortProgress
 
 
 def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
@@ -97,6 +100,8 @@ class RankingTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(BestCheckpointHere())
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ShortProgress())
 
     def prediction_step(
         self,

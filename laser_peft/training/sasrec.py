@@ -1,13 +1,14 @@
 """Trains the SASRec that an adapter reads."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
 from laser_peft.data import Split
@@ -134,6 +135,7 @@ def train_sasrec(
     max_items: int = 50,
     seed: int = 0,
     resume_from_checkpoint: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> SASRecModel:
     """Trains with a softmax over items and returns the best epoch by validation NDCG@10.
 
@@ -145,6 +147,7 @@ def train_sasrec(
         max_items: longest history in items; the newest are kept.
         seed: of the initial weights and of the order of users.
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
+        callbacks: of the Trainer, beside its own.
     """
     train_dataset = NextItemDataset(split.train_histories, max_items)
     epochs = settings.num_epochs(len(train_dataset))
@@ -176,7 +179,10 @@ def train_sasrec(
         args,
         train_dataset=train_dataset,
         eval_dataset=HistoryDataset(split.validation, max_items),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+        callbacks=[
+            EarlyStoppingCallback(early_stopping_patience=settings.patience),
+            *callbacks,
+        ],
         num_negatives=settings.num_negatives,
         item_dropout=settings.item_dropout,
     )

@@ -1,0 +1,218 @@
+"""What the training of an adapter may take, with the real language model on real prompts."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from laser_peft.collaborative import SASRecModel
+from laser_peft.data import PaddingCollator, PromptBuilder, Split
+from laser_peft.data.sequences import Example
+from laser_peft.evaluation import ranks_of_targets
+from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings
+from laser_peft.tuner import BiTuningConfig
+
+from .measuring import measure, random_state_kept
+from .memory import device_of_training, held_bytes, process_bytes
+from .words import StageEstimate, say_count
+
+SAMPLE = 400  # prompts whose tokens are counted
+RANKED_AT_ONCE = 64
+SORTED_TOGETHER = 50  # batches, by the Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterPlan:
+    """What decides how long an adapter trains.
+
+    Args:
+        llm: folder or Hub id of the language model.
+        dtype: precision in which it is loaded.
+        adapter: the adapter's configuration, without its encoder.
+        encoder: folder or Hub id of the trained encoder; None if a SASRec is still to be trained.
+        sasrec: of that SASRec.
+        laser: the schedule.
+        max_items: longest history in items.
+    """
+
+    llm: str
+    dtype: str
+    adapter: BiTuningConfig
+    encoder: str | None
+    sasrec: SASRecSettings
+    laser: LaserSettings
+    max_items: int
+
+
+def estimate_adapter(
+    plan: AdapterPlan, split: Split, prompts: PromptBuilder, num_items: int, *, done_steps: int = 0
+) -> StageEstimate:
+    """Times steps of a new adapter on prompts of middle length.
+
+    Args:
+        plan: what is trained, and how.
+        split: what it will learn from.
+        prompts: says histories in tokens.
+        num_items: items in the catalogue.
+        done_steps: optimizer steps that an interrupted run has taken.
+    """
+    settings, device = plan.laser, device_of_training()
+    examples = split.training_examples(every_prefix=settings.every_prefix)
+    steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
+    left = max(1 - done_steps / steps, 0.0)
+    held = process_bytes(device)
+    with random_state_kept(), _new_model(plan, num_items) as model:
+        model.to(device)
+        virtual = plan.adapter.num_prefix_tokens + plan.adapter.num_suffix_tokens
+        learning = _Users(examples, prompts, plan.max_items, virtual, settings.batch_size)
+        testing = _Users(split.test, prompts, plan.max_items, virtual)
+        size = min(settings.batch_size, len(examples))
+        step = measure(_Learning(model, learning, bf16=settings.bf16), size, model)
+        ranked = min(RANKED_AT_ONCE, len(split.test))
+        ranking = measure(_Ranking(model, testing, bf16=settings.bf16), ranked, model)
+        kept = (
+            step.step_bytes * learning.longest / learning.positions
+        )  # batches of long ones are worst
+        memory = held + held_bytes(model) + kept
+    every = math.ceil(
+        math.ceil(len(examples) / settings.batch_size) / settings.evaluations_per_epoch
+    )
+    validations = left * (steps // every)
+    validated = min(settings.validation_users or len(split.validation), len(split.validation))
+    tokens_a_second = size * learning.tokens / step.seconds
+    return StageEstimate(
+        name="adapter",
+        work=f"{say_count(len(examples), 'example')} x {say_count(settings.epochs, 'epoch')}, "
+        f"{learning.tokens:.0f} tokens each; {tokens_a_second:,.0f} tokens/s measured",
+        training_seconds=left * settings.epochs * len(examples) * step.seconds / size,
+        validations=math.ceil(validations),
+        validation_seconds=validations * validated * ranking.seconds / ranked,
+        test_seconds=len(split.test) * ranking.seconds / ranked,
+        memory_bytes=round(memory),
+    )
+
+
+class _Users:
+    """Users whose prompts are about as long as those of a middling batch are padded to.
+
+    Args:
+        examples: to draw from.
+        prompts: says histories in tokens.
+        max_items: longest history in items.
+        virtual: tokens that come to a prompt's own.
+        batch_size: of batches that the Trainer groups by length; None: all in order of length.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        prompts: PromptBuilder,
+        max_items: int,
+        virtual: int,
+        batch_size: int | None = None,
+    ) -> None:
+        dataset = PromptDataset(examples, prompts, max_items=max_items, ranked=True)
+        drawn = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
+        rows = [dataset[int(place)] for place in drawn]
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        padded = float(lengths.mean())
+        if batch_size is not None:
+            padded = padded_length(lengths, batch_size, len(examples))
+        self.tokens = float(lengths.mean()) + virtual  # a user's, on average
+        self.positions = padded + virtual  # with padding
+        self.longest = int(lengths.max()) + virtual
+        order = np.abs(lengths - padded).argsort(kind="stable")
+        self._rows: list[dict[str, Any]] = [rows[place] for place in order]
+
+    def batch(self, size: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """Makes a batch of so many, some of them more than once where they are few."""
+        rows = [self._rows[place % len(self._rows)] for place in range(size)]
+        return {name: values.to(device) for name, values in PaddingCollator()(rows).items()}
+
+
+def padded_length(lengths: np.ndarray, batch_size: int, count: int) -> float:
+    """Returns to what length examples are padded on average where batches are grouped by length.
+
+    The Trainer sorts within up to 50 batches, fewer where the examples are few: then long and
+    short ones come together.
+
+    Args:
+        lengths: ``(sampled,)`` of a sample of the examples.
+        batch_size: examples a batch.
+        count: of all examples.
+    """
+    count = min(count, 4 * SORTED_TOGETHER * batch_size)
+    drawn = np.random.default_rng(0).choice(lengths, count)
+    order = get_length_grouped_indices(drawn.tolist(), batch_size)
+    starts = np.arange(0, count, batch_size)
+    longest = np.maximum.reduceat(drawn[order], starts)
+    return float(np.average(longest, weights=np.diff([*starts, count])))
+
+
+class _Learning:
+    """An optimizer step."""
+
+    def __init__(self, model: PeftModel, users: _Users, *, bf16: bool) -> None:
+        self.model = model
+        self.users = users
+        self.bf16 = bf16
+        learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(learnt)
+
+    def __call__(self, size: int) -> None:
+        self.model.train()
+        batch = self.users.batch(size, self.model.device)
+        batch.pop("seen")
+        with _precision(self.model, self.bf16):
+            loss = self.model(**batch).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class _Ranking:
+    """The ranking of a batch of users, as a validation or the test does it."""
+
+    def __init__(self, model: PeftModel, users: _Users, *, bf16: bool) -> None:
+        self.model = model
+        self.users = users
+        self.bf16 = bf16
+
+    @torch.no_grad()
+    def __call__(self, size: int) -> None:
+        self.model.eval()
+        batch = self.users.batch(size, self.model.device)
+        targets, seen = batch.pop("labels"), batch.pop("seen")
+        with _precision(self.model, self.bf16):
+            users = self.model(**batch).user_vectors
+        ranks_of_targets(users, self.model.item_vectors(), targets, seen)
+
+
+def _precision(model: PeftModel, bf16: bool) -> torch.autocast:
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+@contextmanager
+def _new_model(plan: AdapterPlan, num_items: int) -> Iterator[PeftModel]:
+    """Builds the model as the training will, with an untrained SASRec where there is none yet."""
+    llm = AutoModelForCausalLM.from_pretrained(plan.llm, dtype=plan.dtype)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        encoder = plan.encoder
+        if encoder is None:
+            encoder = folder
+            sizes = plan.sasrec.model_config(num_items=num_items, max_items=plan.max_items)
+            SASRecModel(sizes).save_pretrained(folder)
+        # A copy: PEFT fills in a configuration.
+        model = get_peft_model(llm, replace(plan.adapter, collaborative_encoder=encoder))
+    config = model.peft_config["default"]
+    if config.item_vectors != "collaborative":
+        model.set_item_text_vectors(torch.randn(num_items, config.item_text_dim))
+    yield model

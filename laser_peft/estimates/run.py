@@ -1,0 +1,127 @@
+"""What a whole run may take, or what is left of it."""
+
+import gc
+import json
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from laser_peft.data import PromptBuilder
+from laser_peft.experiment import Experiment
+from laser_peft.runs import last_checkpoint
+from laser_peft.training import LaserSettings, SASRecSettings
+from laser_peft.tuner import BiTuningConfig
+
+from .adapter import AdapterPlan, estimate_adapter
+from .encoder import estimate_encoder
+from .memory import device_of_training, free_memory, process_bytes
+from .words import Estimate, StageEstimate
+
+
+class EncoderTraining(Protocol):
+    """What decides how long a SASRec trains."""
+
+    @property
+    def sasrec(self) -> SASRecSettings:
+        """Its sizes and schedule."""
+
+    @property
+    def max_items(self) -> int:
+        """Longest history in items."""
+
+
+class AdapterTraining(EncoderTraining, Protocol):
+    """What decides beside that how long an adapter trains."""
+
+    @property
+    def llm(self) -> str:
+        """Folder or Hub id of the language model."""
+
+    @property
+    def encoder(self) -> str | None:
+        """Folder or Hub id of a trained encoder; None if a SASRec is trained."""
+
+    @property
+    def laser(self) -> LaserSettings:
+        """The schedule."""
+
+
+def estimate_encoder_run(experiment: Experiment, output: Path, run: EncoderTraining) -> Estimate:
+    """Measures a few steps of a SASRec, unless its training is finished.
+
+    Args:
+        experiment: what is learnt from.
+        output: the folder of the run, which may not be there yet.
+        run: what is trained.
+    """
+    device, limit = _limit()
+    return _estimate(_encoder_stages(experiment, output, run), device, limit)
+
+
+def estimate_train_run(
+    experiment: Experiment,
+    output: Path,
+    run: AdapterTraining,
+    adapter: BiTuningConfig,
+    dtype: str,
+    prompts: PromptBuilder,
+) -> Estimate:
+    """Measures a few steps of each training that is not finished in the folder of the run.
+
+    Args:
+        experiment: what is learnt from.
+        output: the folder, which may not be there yet.
+        run: what is trained.
+        adapter: its configuration, without an encoder.
+        dtype: precision in which the language model is loaded.
+        prompts: says histories in tokens.
+    """
+    device, limit = _limit()
+    stages = [] if run.encoder else _encoder_stages(experiment, output, run)
+    if not (output / "recommender").is_dir():
+        plan = AdapterPlan(
+            llm=run.llm,
+            dtype=dtype,
+            adapter=adapter,
+            encoder=run.encoder,
+            sasrec=run.sasrec,
+            laser=run.laser,
+            max_items=run.max_items,
+        )
+        done = done_steps(output / "checkpoints" / "laser")
+        split, num_items = experiment.split, len(experiment.catalogue)
+        stages.append(estimate_adapter(plan, split, prompts, num_items, done_steps=done))
+        gc.collect()  # the model refers to itself, and the next one is as large
+    return _estimate(stages, device, limit)
+
+
+def _encoder_stages(
+    experiment: Experiment, output: Path, run: EncoderTraining
+) -> list[StageEstimate]:
+    if (output / "sasrec").is_dir():
+        return []
+    done = done_steps(output / "checkpoints" / "sasrec")
+    split, num_items = experiment.split, len(experiment.catalogue)
+    settings, max_items = run.sasrec, run.max_items
+    return [estimate_encoder(split, num_items, settings, max_items=max_items, done_steps=done)]
+
+
+def _limit() -> tuple[torch.device, int | None]:
+    """Returns the device that will train and the bytes there that this process can have."""
+    device = device_of_training()
+    free = free_memory(device)
+    return device, None if free is None else process_bytes(device) + free
+
+
+def _estimate(stages: list[StageEstimate], device: torch.device, limit: int | None) -> Estimate:
+    on_accelerator = device.type != "cpu"
+    return Estimate(stages=tuple(stages), on_accelerator=on_accelerator, limit_bytes=limit)
+
+
+def done_steps(checkpoints: Path) -> int:
+    """Returns how many optimizer steps the newest whole checkpoint has behind it."""
+    newest = last_checkpoint(checkpoints)
+    if newest is None:
+        return 0
+    return int(json.loads((Path(newest) / "trainer_state.json").read_bytes())["global_step"])

@@ -1,0 +1,103 @@
+"""No page shows a command, an option or a key of a configuration file that does not exist."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from laser_peft.cli import app
+from laser_peft.cli.config_file import option_kind, read_options
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = typer.main.get_command(app).commands
+# Options in pages that are not of laser-peft: of scripts under examples/.
+OF_SCRIPTS = {"--checkpoint", "--hidden-size"}
+
+
+def options_of(command):
+    names = [name for p in COMMANDS[command].params for name in [*p.opts, *p.secondary_opts]]
+    return {name for name in names if name.startswith("-")} | {"--help"}
+
+
+def fenced(page, language):
+    text = page.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands_in(page):
+    """The words of every laser-peft command of a page: in bash blocks and between backticks."""
+    lines = "".join(fenced(page, "bash")).replace("\\\n", " ").splitlines()
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+    for line in lines:
+        words = shlex.split(line, comments=True) if line.startswith("laser-peft ") else []
+        if words[1:]:
+            yield words[1:]
+
+
+def check(words):
+    command = words[0]
+    if command in ("--version", "--help", "COMMAND"):
+        return
+    assert command in COMMANDS, f"there is no command {command}"
+    shown = {word.partition("=")[0] for word in words[1:] if re.match(r"-{1,2}[a-z]", word)}
+    assert shown <= options_of(command), f"{command} has no {shown - options_of(command)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_of_a_page_exists(page):
+    for words in commands_in(page):
+        check(words)
+    every = set().union(*map(options_of, COMMANDS)) | {"--version"} | OF_SCRIPTS
+    shown = set(re.findall(r"`(--[a-z0-9-]+)", page.read_text("utf-8")))
+    assert shown <= every, f"no command has {shown - every}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_examples_hold_options_of_their_command(page, tmp_path):
+    for block in fenced(page, "yaml"):
+        command = re.match(r"# laser-peft ([a-z-]+) --config", block)
+        assert command, "a YAML example begins with the command that it is for"
+        file = tmp_path / "example.yaml"
+        file.write_text(block)
+        (found,) = [
+            known
+            for known in app.registered_commands
+            if known.callback.__name__.replace("_", "-") == command[1]
+        ]
+        parameters = inspect.signature(found.callback).parameters.items()
+        assert read_options(
+            file, {name: option_kind(p.annotation) for name, p in parameters if name != "config"}
+        )
+
+
+def test_the_page_of_the_commands_has_all_of_them_and_their_options():
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    for command in COMMANDS:
+        assert f"### {command}" in text
+        for parameter in COMMANDS[command].params:
+            for option in parameter.opts:
+                assert f"`{option}`" in text or option == parameter.name, f"{command} {option}"
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_option_has_a_help(command):
+    for parameter in COMMANDS[command].params:
+        assert parameter.help, f"{command}: {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trains --llm x", "there is no command trains"),
+        ("train --lm x", "train has no {'--lm'}"),
+        ("recommend folder i1 -q 3", "recommend has no {'-q'}"),
+    ],
+)
+def test_what_does_not_exist_is_found(line, message):
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check(shlex.split(line))
