@@ -49,10 +49,7 @@ from laser_peft.data import Catalogue, LogSource
 from laser_peft.evaluation import compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import RecommenderConfig
-from laser_peft.training import PromptDataset
-
-# SWAP: `from laser_peft.training import LaserTrainer` once it is there; nothing else changes.
-from laser_peft.training import RankingTrainer as LaserTrainer
+from laser_peft.training import LaserTrainer, PromptDataset
 
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
