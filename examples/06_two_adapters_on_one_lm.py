@@ -38,7 +38,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laser_peft import LaserRecommender
 from laser_peft.data import Catalogue
-from laser_peft.recommender import CATALOGUE_FILE, CONFIG_FILE, RecommenderConfig
+from laser_peft.recommender import RecommenderConfig
+from laser_peft.recommender.files import CATALOGUE_FILE, CONFIG_FILE
 
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

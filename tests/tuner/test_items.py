@@ -50,9 +50,9 @@ def test_an_item_that_only_its_text_knows_is_to_the_encoder_as_padding(
     llama, encoder_folder, source
 ):
     model = make_model(llama, encoder_folder, item_vectors=source, text_skip=False)
-    known = torch.ones(NUM_ITEMS + 2, dtype=torch.bool)
-    known[3] = False
-    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), known)
+    events = torch.arange(1, NUM_ITEMS + 3)
+    events[3] = 0
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), events)
     batch = make_batch()
     batch["history"][0, 1], batch["history"][1, 4] = 4, NUM_ITEMS + 2
     actual = model(**batch).user_vectors
