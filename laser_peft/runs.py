@@ -180,7 +180,7 @@ def _read_json(file: Path, advice: str) -> dict[str, Any]:
     return told
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
 

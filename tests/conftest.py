@@ -145,6 +145,26 @@ def steps(monkeypatch):
     return taken
 
 
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Interrupts training once so many steps are taken, None: never; gives those taken so far."""
+    step, taken, most = RankingTrainer.training_step, [], None
+
+    def stops(self, *args, **kwargs):
+        if len(taken) == most:
+            raise KeyboardInterrupt
+        taken.append((type(self), self.state.global_step))
+        return step(self, *args, **kwargs)
+
+    def stop(steps):
+        nonlocal most
+        most = steps
+        return taken
+
+    monkeypatch.setattr(RankingTrainer, "training_step", stops)
+    return stop
+
+
 def run_command(*arguments: object) -> Result:
     """Runs ``laser-peft`` in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -108,20 +108,12 @@ def test_other_settings_run_to_the_end_and_are_kept(shop, lm_folder, tmp_path):
 # One step in: the SASRec is half done; four: the adapter is.
 @pytest.mark.parametrize("calls", [1, 4])
 def test_an_interrupted_run_resumes_to_the_same_metrics(
-    trained, shop, lm_folder, tmp_path, monkeypatch, calls
+    trained, shop, lm_folder, tmp_path, stop_after, calls
 ):
     arguments = train_arguments(shop, lm_folder, tmp_path / "run")
-    step, taken, most = RankingTrainer.training_step, [], calls
-
-    def stops(self, *args, **kwargs):
-        if len(taken) == most:
-            raise KeyboardInterrupt
-        taken.append((type(self), self.state.global_step))
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(RankingTrainer, "training_step", stops)
+    taken = stop_after(calls)
     assert run_command(*arguments).exit_code == 130
-    most = None
+    stop_after(None)
     result = run_command(*arguments, "--resume")
     assert result.exit_code == 0, result.output
     assert len(set(taken)) == len(taken) > calls  # no step is taken again

@@ -16,7 +16,7 @@ ALLOWED = {
     "collaborative": LEAVES,
     "tuner": LEAVES,
     "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
-    "recommender": {"numbering", "data", "tuner", "evaluation", "item_texts"},
+    "recommender": {"numbering", "data", "tuner", "evaluation", "item_texts", "runs"},
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
     "item_texts": {"masking", "data"},

@@ -47,22 +47,14 @@ def test_the_console_shows_short_lines(trained):
 
 @pytest.mark.parametrize("calls", [1, 3])
 def test_a_resumed_run_appends_and_repeats_no_step(
-    trained, shop, lm_folder, tmp_path, monkeypatch, calls
+    trained, shop, lm_folder, tmp_path, stop_after, calls
 ):
     arguments = train_arguments(shop, lm_folder, tmp_path / "run")
-    step, taken, most = RankingTrainer.training_step, [], calls
-
-    def stops(self, *args, **kwargs):
-        if len(taken) == most:
-            raise KeyboardInterrupt
-        taken.append(self.state.global_step)
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(RankingTrainer, "training_step", stops)
+    stop_after(calls)
     assert run_command(*arguments).exit_code == 130
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.rstrip().endswith("WARNING laser_peft.run_log: interrupted; --resume goes on")
-    most = None
+    stop_after(None)
     assert run_command(*arguments, "--resume").exit_code == 0
     for name in ("sasrec", "laser"):
         resumed, whole = history(tmp_path / "run", name), history(trained[0], name)

@@ -40,11 +40,9 @@ def parts_of(recommender: LaserRecommender) -> list[Part]:
 
 def view_weights(recommender: LaserRecommender) -> tuple[float, float] | None:
     """Returns how much the IDs' and the texts' part count; None where vectors are not fused."""
-    adapter = active_of(recommender).adapter
-    if adapter.config.item_vectors != "fused":
+    if active_of(recommender).config.item_vectors != "fused":
         return None
-    of_ids, of_texts = adapter.view_weights.tolist()
-    return of_ids, of_texts
+    return recommender.model.base_model.view_weights
 
 
 def active_of(recommender: LaserRecommender) -> ActiveAdapter:

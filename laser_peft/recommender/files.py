@@ -134,13 +134,6 @@ def load_whitening(folder: Path) -> Whitening | None:
     return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes beside the file first, so that no half-written one is ever taken for whole."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def read_json(path: Path, default: Any) -> Any:
     """Reads a JSON file; the default if there is none.
 

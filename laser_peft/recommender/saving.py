@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
 from laser_peft.data import Catalogue
 from laser_peft.item_texts import Whitening
+from laser_peft.runs import write_json
 
 from . import files
 from .card import is_ours, write_card
@@ -87,11 +88,11 @@ def save(recommender: "LaserRecommender", folder: Path, repository: str | None =
         if recommender.whitening is not None:
             files.save_whitening(recommender.whitening, scratch)
         if recommender.removed:
-            files.write_json(scratch / files.REMOVED_FILE, recommender.removed)
+            write_json(scratch / files.REMOVED_FILE, recommender.removed)
         _write_facts(recommender, scratch, repository)
         if not is_ours(folder / files.CARD_FILE):
             (scratch / files.CARD_FILE).unlink()
-        files.write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
+        write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
 
 
 def save_card(recommender: "LaserRecommender", folder: Path) -> None:
@@ -99,7 +100,7 @@ def save_card(recommender: "LaserRecommender", folder: Path) -> None:
     if is_ours(folder / files.CARD_FILE):
         _write_facts(recommender, folder, None)
     elif recommender.facts is not None:
-        files.write_json(folder / files.FACTS_FILE, recommender.facts.to_dict())
+        write_json(folder / files.FACTS_FILE, recommender.facts.to_dict())
 
 
 def push(
@@ -138,5 +139,5 @@ def _write_facts(recommender: "LaserRecommender", folder: Path, repository: str 
         model.create_or_update_model_card(str(folder))
     facts = recommender.facts
     if facts is not None:
-        files.write_json(folder / files.FACTS_FILE, facts.to_dict())
+        write_json(folder / files.FACTS_FILE, facts.to_dict())
     write_card(card, model, recommender.catalogue, facts, repository=repository)

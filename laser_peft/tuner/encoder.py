@@ -103,7 +103,7 @@ def collaborative_states(
     history_mask: Tensor | None,
     history_states: Tensor | None,
     *,
-    known: Tensor | None = None,
+    events: Tensor | None = None,
     like: Tensor,
     dim: int,
 ) -> tuple[Tensor, Tensor]:
@@ -115,8 +115,8 @@ def collaborative_states(
         history_mask: ``(B, L)``, nonzero where an item is real. None: wherever ``history`` is not
             0, or everywhere with ``history_states``.
         history_states: ``(B, L, C)`` float, instead of an encoder and a history.
-        known: ``(N,)`` bool, items that the encoder may read; others of them in a history are to
-            it as padding. None: all.
+        events: ``(N,)`` int64, how often the encoder saw each item; one that it never saw, or has
+            no row for, is to it as padding. None: it reads all.
         like: any ``(B, ...)`` tensor of the batch; states come to its device.
         dim: width C of the states.
 
@@ -154,8 +154,9 @@ def collaborative_states(
         mask = history != 0
         if history_mask is not None:
             mask = mask & history_mask.to(mask.device).bool()
-        if known is not None:
-            mask = mask & _may_read(history, known.to(mask.device))
+        if events is not None:
+            rows = encoder.model.get_input_embeddings().num_embeddings - 1
+            mask = mask & _may_read(history, events.to(mask.device), rows)
         if history.size(1) == 0:
             states = like.new_zeros(batch, 0, dim, dtype=torch.float32)
         else:
@@ -163,13 +164,14 @@ def collaborative_states(
     return states.to(like.device), mask.to(like.device).bool()
 
 
-def _may_read(history: Tensor, known: Tensor) -> Tensor:
-    """Looks up ``(B, L)`` item ids in a table ``(N,)``: ``(B, L)`` bool, True at foreign ids.
+def _may_read(history: Tensor, events: Tensor, rows: int) -> Tensor:
+    """Looks up ``(B, L)`` item ids in ``(N,)`` events: ``(B, L)`` bool, True at foreign ids.
 
     What no table has must reach the encoder, which refuses it.
     """
-    is_ours = (history > 0) & (history <= len(known))
-    return known[(history - 1).clamp(0, len(known) - 1)] | ~is_ours
+    is_ours = (history > 0) & (history <= len(events))
+    seen = (events[(history - 1).clamp(0, len(events) - 1)] > 0) & (history <= rows)
+    return seen | ~is_ours
 
 
 def _check_shape(name: str, values: Tensor, shape: tuple[int | None, ...]) -> None:

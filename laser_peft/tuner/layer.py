@@ -41,7 +41,7 @@ class ActiveAdapter(NamedTuple):
             history,
             history_mask,
             history_states,
-            known=self._known_to_the_encoder(),
+            events=self._events(),
             like=like,
             dim=self.config.collaborative_dim,
         )
@@ -64,13 +64,11 @@ class ActiveAdapter(NamedTuple):
             mask = mask & history_mask.to(texts.device).bool()
         return reader(texts, mask), mask
 
-    def _known_to_the_encoder(self) -> Tensor | None:
-        """Returns ``(N,)`` bool where a text table says of all items whether it knows them."""
-        if self.encoder is None or self.config.item_vectors == "collaborative":
+    def _events(self) -> Tensor | None:
+        """Returns ``(N,)`` int64, how often the encoder saw each item; None where none are set."""
+        if self.config.item_vectors == "collaborative" or not len(self.adapter.items.events):
             return None
-        known = self.adapter.items.events > 0
-        known[self.encoder.model.get_input_embeddings().num_embeddings - 1 :] = False
-        return known if len(known) else None
+        return self.adapter.items.events
 
     def item_vectors(self, passed: Tensor | None = None) -> Tensor:
         """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.

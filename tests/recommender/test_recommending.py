@@ -166,10 +166,12 @@ def test_a_model_in_training_recommends_without_dropout_and_stays_in_training(fu
 
 def test_item_vectors_are_computed_once(fused, monkeypatch):
     fused.recommend(["i3"])
-    monkeypatch.setattr(type(fused.model.base_model), "item_vectors", None)
+    computed = []
+    monkeypatch.setattr(type(fused.model.base_model), "item_vectors", computed.append)
     fused.recommend(["i4"])
     fused.score(["i4"], ["i1"])
     fused.similar_items("i4")
+    assert not computed
 
 
 @torch.no_grad()

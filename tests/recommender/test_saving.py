@@ -113,14 +113,14 @@ def test_the_active_adapter_alone_is_saved_whatever_its_name(
     same_recommendations(LaserRecommender.from_pretrained(tmp_path), own)
 
 
-@pytest.mark.parametrize("step", ["save_adapter", "write_json"])
+@pytest.mark.parametrize("step", ["files.save_adapter", "saving.write_json"])
 def test_a_save_that_breaks_off_leaves_what_was_there(recommender, saved, monkeypatch, step):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
     def breaks(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, step, breaks)
+    monkeypatch.setattr(f"laser_peft.recommender.{step}", breaks)
     with pytest.raises(KeyboardInterrupt):
         recommender.save_pretrained(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
