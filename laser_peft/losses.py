@@ -29,7 +29,7 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
     Raises:
         ValueError: if a label on the CPU is out of range.
     """
-    _check_labels(labels, item_vectors.size(0))
+    _check_ids("labels", labels, item_vectors.size(0))
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
     targets = labels.long() - 1
     # Autocast would compute the scores in half precision again.
@@ -40,6 +40,15 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
             )
             return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
         return F.cross_entropy(user_vectors @ item_vectors.T, targets)
+
+
+def next_item_loss(
+    user_vectors: Tensor, item_vectors: Tensor, labels: Tensor, negatives: Tensor | None
+) -> Tensor:
+    """:func:`catalogue_cross_entropy`, or with negatives :func:`sampled_cross_entropy`."""
+    if negatives is None:
+        return catalogue_cross_entropy(user_vectors, item_vectors, labels)
+    return sampled_cross_entropy(user_vectors, item_vectors, labels, negatives)
 
 
 def sampled_cross_entropy(
@@ -63,9 +72,10 @@ def sampled_cross_entropy(
         Scalar float32, in nats.
 
     Raises:
-        ValueError: if a label on the CPU is out of range.
+        ValueError: if a label or a negative on the CPU is out of range.
     """
-    _check_labels(labels, item_vectors.size(0))
+    _check_ids("labels", labels, item_vectors.size(0))
+    _check_ids("negatives", negatives, item_vectors.size(0))
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
     drawn_too = negatives == labels[:, None]  # (B, K)
     stands_for = (item_vectors.size(0) - 1) / (~drawn_too).sum(1, keepdim=True).clamp(min=1)
@@ -101,13 +111,13 @@ def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
     return router_probs.size(1) * (share * router_probs.mean(0)).sum()
 
 
-def _check_labels(labels: Tensor, num_items: int) -> None:
+def _check_ids(name: str, ids: Tensor, num_items: int) -> None:
     # Elsewhere the check would wait for the device, or break a compiled graph.
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = labels[(labels < 1) | (labels > num_items)]
+    bad = ids[(ids < 1) | (ids > num_items)]
     if bad.numel():
         raise ValueError(
-            f"labels must be item ids in 1..{num_items} (0 is padding), got "
+            f"{name} must be item ids in 1..{num_items} (0 is padding), got "
             f"{bad[:5].tolist()}; were they numbered with another catalogue?"
         )

@@ -78,6 +78,14 @@ def test_autocast_does_not_reach_the_scores(trained):
         assert torch.equal(sampled_cross_entropy(users, items, labels, drawn), sampled)
 
 
+@pytest.mark.parametrize("negative", [0, N + 1])
+def test_negatives_outside_the_catalogue_are_refused(negative):
+    with pytest.raises(ValueError, match=rf"negatives must be .* in 1..{N} .* got \[{negative}\]"):
+        sampled_cross_entropy(
+            torch.randn(1, R), torch.randn(N, R), torch.tensor([1]), torch.tensor([1, negative])
+        )
+
+
 def test_sampled_labels_are_checked():
     with pytest.raises(ValueError, match=rf"labels must be item ids in 1..{N} .* got \[0\]"):
         sampled_cross_entropy(

@@ -56,6 +56,13 @@ Items = Annotated[
     str, typer.Option(help="Items, one row each: an id, a title and any further attributes.")
 ]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable on one machine.")]
+NumNegatives = Annotated[
+    int,
+    typer.Option(
+        help="0: softmax over the whole catalogue; else over so many items drawn anew each step, "
+        "for very large catalogues."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 UserColumn = Annotated[str, typer.Option(help="Column of the log that says who.")]
 ItemColumn = Annotated[str, typer.Option(help="Column of log and items that says what.")]

@@ -10,6 +10,7 @@ from laser_peft.training import LaserSettings, SASRecSettings
 
 from .base import (
     Items,
+    NumNegatives,
     Resume,
     Seed,
     app,
@@ -39,6 +40,7 @@ def train(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = 1e-3,
+    num_negatives: NumNegatives = 0,
     validation_users: Annotated[
         int, typer.Option(min=0, help="Users on whom the best step is chosen; 0 for all.")
     ] = 2000,
@@ -131,6 +133,7 @@ def train(
             every_prefix=every_prefix,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            num_negatives=num_negatives,
             validation_users=validation_users,
             bf16=bf16,
         ),

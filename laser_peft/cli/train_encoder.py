@@ -8,7 +8,16 @@ import typer
 from laser_peft.data import LogSource
 from laser_peft.training import SASRecSettings
 
-from .base import Items, Resume, Seed, app, console, reads_a_log, says_what_is_wrong
+from .base import (
+    Items,
+    NumNegatives,
+    Resume,
+    Seed,
+    app,
+    console,
+    reads_a_log,
+    says_what_is_wrong,
+)
 from .config_file import takes_a_config_file
 from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
@@ -49,13 +58,7 @@ def train_encoder(
     item_dropout: Annotated[
         float, typer.Option(help="Probability with which an item is left out of a history a pass.")
     ] = DEFAULT.item_dropout,
-    num_negatives: Annotated[
-        int,
-        typer.Option(
-            help="0: softmax over the whole catalogue; else over so many items drawn anew each "
-            "step, for very large catalogues."
-        ),
-    ] = DEFAULT.num_negatives,
+    num_negatives: NumNegatives = DEFAULT.num_negatives,
     max_items: Annotated[int, typer.Option(min=1, help="Longest history in items.")] = 50,
     seed: Seed = 0,
     resume: Resume = False,

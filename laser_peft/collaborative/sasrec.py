@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from laser_peft.losses import catalogue_cross_entropy, sampled_cross_entropy
+from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
 IGNORE_INDEX = -100
@@ -254,9 +254,7 @@ class SASRecModel(PreTrainedModel):
     def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
         if not len(labels):
             return states.sum() * 0  # the mean of nothing would be NaN, and every weight after it
-        if negatives is None:
-            return catalogue_cross_entropy(states, self.item_vectors(), labels)
-        return sampled_cross_entropy(states, self.item_vectors(), labels, negatives)
+        return next_item_loss(states, self.item_vectors(), labels, negatives)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

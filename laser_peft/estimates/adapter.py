@@ -75,7 +75,7 @@ def estimate_adapter(
         learning = _Users(examples, prompts, plan.max_items, virtual, settings.batch_size)
         testing = _Users(split.test, prompts, plan.max_items, virtual)
         size = min(settings.batch_size, len(examples))
-        step = measure(_Learning(model, learning, bf16=settings.bf16), size, model)
+        step = measure(_Learning(model, learning, settings), size, model)
         ranked = min(RANKED_AT_ONCE, len(split.test))
         ranking = measure(_Ranking(model, testing, bf16=settings.bf16), ranked, model)
         kept = (
@@ -160,10 +160,10 @@ def padded_length(lengths: np.ndarray, batch_size: int, count: int) -> float:
 class _Learning:
     """An optimizer step."""
 
-    def __init__(self, model: PeftModel, users: _Users, *, bf16: bool) -> None:
+    def __init__(self, model: PeftModel, users: _Users, settings: LaserSettings) -> None:
         self.model = model
         self.users = users
-        self.bf16 = bf16
+        self.settings = settings
         learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learnt)
 
@@ -171,7 +171,10 @@ class _Learning:
         self.model.train()
         batch = self.users.batch(size, self.model.device)
         batch.pop("seen")
-        with _precision(self.model, self.bf16):
+        if num_negatives := self.settings.num_negatives:
+            drawn = torch.randint(1, self.model.num_items + 1, (num_negatives,))
+            batch["negatives"] = drawn.to(self.model.device)
+        with _precision(self.model, self.settings.bf16):
             loss = self.model(**batch).loss
         loss.backward()
         self.optimizer.step()

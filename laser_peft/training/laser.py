@@ -29,11 +29,14 @@ class LaserSettings:
         weight_decay: of AdamW.
         validation_users: users, drawn once, on whom the best step is chosen; 0 for all.
         evaluations_per_epoch: how often validation is measured.
+        num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
+            many others, drawn uniformly for every step, for catalogues too large for the former.
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
 
     Raises:
-        ValueError: if a count is below one (``validation_users``: below zero), the learning rate
-            not above 0, the weight decay below 0, or one of them no finite number.
+        ValueError: if a count is below one (``validation_users``, ``num_negatives``: below zero),
+            the learning rate not above 0, the weight decay below 0, or one of them no finite
+            number.
     """
 
     epochs: int = 3
@@ -43,12 +46,13 @@ class LaserSettings:
     weight_decay: float = 0.01
     validation_users: int = 2000
     evaluations_per_epoch: int = 2
+    num_negatives: int = 0
     bf16: bool = False
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "epochs", "batch_size", "evaluations_per_epoch")
         check_above_zero(self, "learning_rate")
-        check_not_below_zero(self, "weight_decay", "validation_users")
+        check_not_below_zero(self, "weight_decay", "validation_users", "num_negatives")
 
 
 def train_laser(
@@ -116,5 +120,6 @@ def train_laser(
             PromptDataset(validation, prompts, max_items=max_items, ranked=True)
         ),
         callbacks=list(callbacks),
+        num_negatives=settings.num_negatives,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)

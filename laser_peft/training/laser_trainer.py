@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS
@@ -35,12 +35,27 @@ class LaserTrainer(RankingTrainer):
     Args:
         model: a causal LM with a Bi-Tuning adapter.
         args: as :func:`ranking_arguments` makes them.
+        num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
+            many others, drawn uniformly for every step.
         **kwargs: of transformers' Trainer, but for the collator and what computes metrics.
     """
 
-    def __init__(self, model: PeftModel, args: TrainingArguments, **kwargs: Any) -> None:
+    def __init__(
+        self, model: PeftModel, args: TrainingArguments, *, num_negatives: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(model, args, compute_metrics=self._metrics, **kwargs)
+        self.num_negatives = num_negatives
         self._is_weighing = False
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Adds ``negatives (K,)`` if they are asked for, then computes the model's own loss."""
+        # Drawn here and not in the dataset, which is read ahead: a resumed run draws the same.
+        if self.num_negatives:
+            drawn = torch.randint(1, self._tuner.num_items + 1, (self.num_negatives,))
+            inputs = inputs | {"negatives": drawn.to(inputs["labels"].device)}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Returns the metrics; on the trainer's own data set, with the best weights, then set.

@@ -6,7 +6,7 @@ Axes: B users, L items in a history, C collaborative width, X width of text vect
 import torch
 from torch import Tensor
 
-from laser_peft.losses import catalogue_cross_entropy
+from laser_peft.losses import next_item_loss
 
 from .adapter import BiTuningAdapter
 
@@ -42,7 +42,13 @@ def fuse(
     return torch.cat([weights[0] * collaborative, weights[1] * text], 1)
 
 
-def reading_loss(queries: Tensor, mask: Tensor, history: Tensor, item_texts: Tensor) -> Tensor:
+def reading_loss(
+    queries: Tensor,
+    mask: Tensor,
+    history: Tensor,
+    item_texts: Tensor,
+    negatives: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy of every history item that follows another, read from texts alone.
 
     The language model reads one position of a user, its target's; the text reader learns from all
@@ -53,6 +59,7 @@ def reading_loss(queries: Tensor, mask: Tensor, history: Tensor, item_texts: Ten
         mask: ``(B, L)`` bool, True where an item is real.
         history: ``(B, L)`` int64 item ids.
         item_texts: ``(N, X)`` float, the items' own.
+        negatives: ``(K,)`` int64 item ids that stand for all others; None: the whole catalogue.
 
     Returns:
         Scalar float32 in nats; 0 where no history has two items.
@@ -62,4 +69,4 @@ def reading_loss(queries: Tensor, mask: Tensor, history: Tensor, item_texts: Ten
     if not follows.any():
         return queries.sum() * 0
     following = history.to(mask.device)[mask][1:][follows]
-    return catalogue_cross_entropy(queries[mask][:-1][follows], item_texts, following)
+    return next_item_loss(queries[mask][:-1][follows], item_texts, following, negatives)

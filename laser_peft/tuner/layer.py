@@ -70,6 +70,13 @@ class ActiveAdapter(NamedTuple):
             return None
         return self.adapter.items.events
 
+    @property
+    def num_items(self) -> int:
+        """How many items N are scored; 0 where there are no vectors of any."""
+        if self.config.item_vectors != "collaborative":
+            return len(self.adapter.items.text)
+        return 0 if self.encoder is None else len(self.encoder.item_vectors())
+
     def item_vectors(self, passed: Tensor | None = None) -> Tensor:
         """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.
 

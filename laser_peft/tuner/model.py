@@ -48,7 +48,7 @@ class BiTuningModel(BaseTuner):
         """Reads each user's text and history into a user vector, or runs the LM.
 
         It recommends when any of ``history``, ``history_mask``, ``history_states``,
-        ``item_vectors``, ``return_logits`` or labels of shape ``(B,)`` is given, or
+        ``item_vectors``, ``negatives``, ``return_logits`` or labels of shape ``(B,)`` is given, or
         ``return_user_vectors=True``. The LM's backbone then reads ``[prefix][text][suffix]``; its
         vocabulary head is never called. Padding may stand on any side, in the text and in the
         history: it changes nothing. Any other call is the LM's own, with the prefix before the
@@ -68,6 +68,9 @@ class BiTuningModel(BaseTuner):
                   without an encoder of its own.
                 * ``item_vectors (N, R)`` float, the catalogue, in place of the adapter's.
                 * ``labels (B,)`` int64, the next item's id in ``1..N``; or ``(B, T)``, the LM's.
+                * ``negatives (K,)`` int64 item ids drawn uniformly with replacement, only with
+                  labels ``(B,)``: the loss is then a softmax over them and the label instead of
+                  the whole catalogue.
                 * ``return_logits`` bool, also return the scores of all items.
                 * ``return_user_vectors`` bool: True recommends whatever else is given; False runs
                   the LM even with a history, whose prefix it then reads.
@@ -90,6 +93,11 @@ class BiTuningModel(BaseTuner):
             ValueError: if the adapter has none: no encoder, or text vectors that are not set.
         """
         return self._active.item_vectors()
+
+    @property
+    def num_items(self) -> int:
+        """How many items N the active adapter scores; 0 while its text vectors are not set."""
+        return self._active.num_items
 
     def set_item_text_vectors(self, vectors: Tensor, events: Tensor | None = None) -> None:
         """Gives the active adapter the text vectors of its items; they are saved with it.

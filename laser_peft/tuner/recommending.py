@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laser_peft.losses import catalogue_cross_entropy, router_balance_loss
+from laser_peft.losses import next_item_loss, router_balance_loss
 from laser_peft.masking import mean_over_real, newest_state
 
 from .base_model import (
@@ -34,7 +34,7 @@ HISTORY_ARGUMENTS = ("history", "history_mask", "history_states")
 # What only a recommendation takes.
 RECOMMENDATION_ARGUMENTS = (
     *HISTORY_ARGUMENTS,
-    *("item_vectors", "return_logits", "return_user_vectors"),
+    *("item_vectors", "negatives", "return_logits", "return_user_vectors"),
 )
 # What Trainer, tokenizers and PEFT's task wrappers add to a call; none of it concerns us here.
 IGNORED_ARGUMENTS = frozenset(
@@ -45,8 +45,8 @@ IGNORED_ARGUMENTS = frozenset(
 )
 
 
-TENSORS = (*HISTORY_ARGUMENTS, "item_vectors", "labels", "input_ids", "inputs_embeds")
-INDICES = ("input_ids", "history", "labels")
+TENSORS = (*HISTORY_ARGUMENTS, "item_vectors", "labels", "negatives", "input_ids", "inputs_embeds")
+INDICES = ("input_ids", "history", "labels", "negatives")
 
 
 class RecommendationInputs(NamedTuple):
@@ -60,6 +60,7 @@ class RecommendationInputs(NamedTuple):
     history_states: Tensor | None = None
     item_vectors: Tensor | None = None
     labels: Tensor | None = None
+    negatives: Tensor | None = None
     return_logits: bool = False
     return_dict: bool = True
 
@@ -69,7 +70,8 @@ class RecommendationInputs(NamedTuple):
 
         Raises:
             TypeError: for an argument that is not among them.
-            ValueError: for labels that are not item ids.
+            ValueError: for labels that are not item ids, or negatives without labels or of a wrong
+                shape.
         """
         known = cls._fields
         unknown = sorted(
@@ -93,6 +95,7 @@ class RecommendationInputs(NamedTuple):
                     f"({len(text)},), got {tuple(inputs.labels.shape)}; for the loss of the text "
                     "set return_user_vectors=False and give labels of the text's shape"
                 )
+        _check_negatives(inputs)
         return inputs
 
 
@@ -114,7 +117,9 @@ def wants_recommendation(arguments: dict[str, Any]) -> bool:
         )
     if asked is not None:
         return bool(asked)
-    if has_item_labels or arguments.get("return_logits") or "item_vectors" in arguments:
+    if has_item_labels or arguments.get("return_logits"):
+        return True
+    if "item_vectors" in arguments or "negatives" in arguments:
         return True
     return labels is None and any(name in arguments for name in HISTORY_ARGUMENTS)
 
@@ -175,11 +180,15 @@ def recommend(
         if inputs.return_logits:
             logits = scaled.float() @ catalogue.float().T
         if inputs.labels is not None:
-            loss = catalogue_cross_entropy(scaled, catalogue, inputs.labels.to(scaled.device))
+            labels, negatives = inputs.labels.to(scaled.device), inputs.negatives
+            if negatives is not None:
+                negatives = negatives.to(scaled.device)
+            loss = next_item_loss(scaled, catalogue, labels, negatives)
             if aux_loss is not None:
                 loss = loss + config.router_balance_weight * aux_loss
             if queries is not None and inputs.history is not None and adapter.training:
-                loss = loss + reading_loss(*queries, inputs.history, adapter.items.of_text())
+                texts = adapter.items.of_text()
+                loss = loss + reading_loss(*queries, inputs.history, texts, negatives)
     output = BiTuningOutput(
         loss=loss,
         user_vectors=user_vectors,
@@ -188,6 +197,22 @@ def recommend(
         aux_loss=aux_loss,
     )
     return output if inputs.return_dict else output.to_tuple()
+
+
+def _check_negatives(inputs: RecommendationInputs) -> None:
+    negatives = inputs.negatives
+    if negatives is None:
+        return
+    if inputs.labels is None:
+        raise ValueError(
+            "negatives are what the loss compares labels with, and there are no labels; give "
+            "labels (B,), the next items' ids, or leave negatives out"
+        )
+    if negatives.ndim != 1 or not len(negatives):
+        raise ValueError(
+            "negatives must be the ids of at least one item, the same for all users, of shape "
+            f"(K,), got {tuple(negatives.shape)}"
+        )
 
 
 @torch.no_grad()
