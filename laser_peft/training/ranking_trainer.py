@@ -26,6 +26,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
 
+from .epoch_order import EpochOrder
 from .progress import ShortProgress
 
 
@@ -100,6 +101,7 @@ class RankingTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(BestCheckpointHere())
+        self.add_callback(EpochOrder())
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgress())
 

@@ -95,7 +95,8 @@ def test_negatives_are_drawn_anew_for_every_step_and_for_no_evaluation(
     assert not any("negatives" in inputs for inputs in calls)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+# Of two epochs with four steps each, and a checkpoint at every second one.
+@pytest.mark.parametrize("steps", [1, 3, 4, 6])
 def test_an_interrupted_adapter_draws_and_ends_as_the_whole_one_does(
     make, learn, tmp_path, calls, stop_after, steps
 ):
@@ -103,17 +104,18 @@ def test_an_interrupted_adapter_draws_and_ends_as_the_whole_one_does(
         return [tuple(i["negatives"].tolist()) for i in calls if "negatives" in i]
 
     fields = {"item_vectors": "fused", "item_text_dim": X}
-    whole = learn(make(**fields), tmp_path / "whole", num_negatives=5)
+    settings = {"num_negatives": 5, "epochs": 2}
+    whole = learn(make(**fields), tmp_path / "whole", **settings)
     expected = draws()
     calls.clear()
     taken = stop_after(steps)
     taken.clear()
     with pytest.raises(KeyboardInterrupt):
-        learn(make(**fields), tmp_path / "cut", num_negatives=5)
+        learn(make(**fields), tmp_path / "cut", **settings)
     stop_after(None)
     before = draws()
     calls.clear()
-    resumed = learn(make(**fields), tmp_path / "cut", num_negatives=5)
+    resumed = learn(make(**fields), tmp_path / "cut", **settings)
     kept = steps // 2 * 2  # a checkpoint every second step
     assert before[:kept] + draws() == expected
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
