@@ -15,11 +15,17 @@ ALLOWED = {
     "evaluation": set(),
     "collaborative": LEAVES,
     "tuner": LEAVES,
-    "training": LEAVES | {"data", "collaborative", "tuner", "evaluation"},
-    "recommender": {"numbering", "data", "tuner", "evaluation", "item_texts", "runs"},
+    "training": {
+        *(LEAVES | {"data", "collaborative", "tuner", "evaluation"}),
+        *("item_encoding", "runs"),
+    },
+    "recommender": {
+        *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
+    },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
     "item_texts": {"masking", "data"},
+    "item_encoding": {"data", "item_texts"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
     },

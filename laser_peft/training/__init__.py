@@ -3,6 +3,7 @@
 from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
+from .phases import phases_of, train_in_phases
 from .ranking_trainer import RankingTrainer, rank_dataset
 from .sasrec import SASRecSettings, train_sasrec
 
@@ -14,7 +15,9 @@ __all__ = [
     "PromptDataset",
     "RankingTrainer",
     "SASRecSettings",
+    "phases_of",
     "rank_dataset",
+    "train_in_phases",
     "train_laser",
     "train_sasrec",
 ]

@@ -21,7 +21,13 @@ class LaserSettings:
     """How to train an adapter.
 
     Args:
-        epochs: passes over the training examples.
+        epochs: passes over the training examples; with ``item_vectors="text"`` those of the second
+            phase, in which the table of item vectors stays as it is.
+        item_epochs: with ``item_vectors="text"``: passes of a first phase, before each of which
+            the adapter reads the table of item vectors anew (:func:`train_in_phases`); 0 for no
+            such phase, the table being the bare language model's. Without effect on other item
+            vectors, which no training changes but for a learned map: those of the encoder, and
+            beside them with ``"fused"`` the bare language model's.
         every_prefix: one example for every item that follows another; else one a user.
         batch_size: examples a step.
         learning_rate: of AdamW at its highest; warms up over 5 % of the steps, then falls
@@ -34,12 +40,13 @@ class LaserSettings:
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
 
     Raises:
-        ValueError: if a count is below one (``validation_users``, ``num_negatives``: below zero),
-            the learning rate not above 0, the weight decay below 0, or one of them no finite
-            number.
+        ValueError: if a count is below one (``validation_users``, ``num_negatives`` and
+            ``item_epochs``: below zero), the learning rate not above 0, the weight decay below 0,
+            or one of them no finite number.
     """
 
     epochs: int = 3
+    item_epochs: int = 1
     every_prefix: bool = False
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -52,7 +59,13 @@ class LaserSettings:
     def __post_init__(self) -> None:
         check_at_least_one(self, "epochs", "batch_size", "evaluations_per_epoch")
         check_above_zero(self, "learning_rate")
-        check_not_below_zero(self, "weight_decay", "validation_users", "num_negatives")
+        check_not_below_zero(
+            self, "weight_decay", "validation_users", "num_negatives", "item_epochs"
+        )
+
+    def item_epochs_of(self, item_vectors: str) -> int:
+        """Returns the epochs that read items anew, by the ``item_vectors`` of an adapter."""
+        return self.item_epochs if item_vectors == "text" else 0
 
 
 def train_laser(
@@ -68,6 +81,8 @@ def train_laser(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Trains the active adapter in place and leaves it at its best by validation NDCG@10.
+
+    It does so in one phase, with the item vectors that there are (:func:`train_in_phases`).
 
     The mean of both protocols chooses. Text vectors, where the adapter uses them, must be set.
 

@@ -19,6 +19,7 @@ from laser_peft.training import LaserSettings, SASRecSettings
         ({"weight_decay": math.inf}, "weight_decay must be a finite number, got inf"),
         ({"validation_users": -3}, "validation_users must not be below 0, got -3"),
         ({"num_negatives": -1}, "num_negatives must not be below 0, got -1"),
+        ({"item_epochs": -1}, "item_epochs must not be below 0, got -1"),
         ({"epochs": math.nan}, "epochs must be a finite number, got nan"),
         ({"batch_size": math.inf}, "batch_size must be a finite number, got inf"),
     ],

@@ -1,0 +1,59 @@
+"""Item vectors as an adapter itself reads them: each item is the history of a user with it alone.
+
+Axes: B items in a batch, N items in the catalogue, R recommendation width.
+Follows arXiv 2409.01605, where items pass through the same LM, prefix, suffix and head as users.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from tqdm import tqdm
+
+from laser_peft.data import PaddingCollator, PromptBuilder
+from laser_peft.item_texts import in_eval_mode
+
+
+@torch.no_grad()
+def encode_items(
+    model: PeftModel,
+    prompts: PromptBuilder,
+    items: Sequence[int],
+    *,
+    batch_size: int = 64,
+    are_new: bool = False,
+) -> Tensor:
+    """Reads items with the active adapter, with dropout switched off.
+
+    Items of equal prompts that the encoder reads alike are read once: batches of other shapes
+    would set them apart in the last digits.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter.
+        prompts: says histories in tokens.
+        items: dense ids, at least one.
+        batch_size: items at a time.
+        are_new: the items are in no table yet: the prefix is that of an empty history.
+
+    Returns:
+        ``(items, R)`` float32 on the CPU, in the order of the ids.
+    """
+    keys = [(tuple(prompts([item])), () if are_new else (item,)) for item in items]
+    distinct = sorted(dict.fromkeys(keys), key=lambda key: -len(key[0]))  # longest first
+    rows = {key: row for row, key in enumerate(distinct)}
+    vectors: list[Tensor] = []
+    with (
+        in_eval_mode(model),
+        tqdm(total=len(distinct), desc="Reading items", unit="item", disable=None) as bar,
+    ):
+        for start in range(0, len(distinct), batch_size):
+            part = distinct[start : start + batch_size]
+            batch = PaddingCollator()(
+                [{"input_ids": tokens, "history": history} for tokens, history in part]
+            )
+            inputs = {name: values.to(model.device) for name, values in batch.items()}
+            output = model(**inputs, return_user_vectors=True)
+            vectors.append(output.user_vectors.float().cpu())
+            bar.update(len(part))
+    return torch.cat(vectors)[torch.tensor([rows[key] for key in keys])]
