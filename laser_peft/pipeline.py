@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -36,7 +35,7 @@ from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
-from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts
+from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
     adds_seconds,
@@ -51,12 +50,11 @@ from laser_peft.runs import (
 from laser_peft.training import (
     LaserSettings,
     SASRecSettings,
-    train_laser,
+    train_in_phases,
     train_sasrec,
 )
 from laser_peft.tuner import BiTuningConfig
 
-DEFAULT_MAX_TOKENS = 512
 logger = logging.getLogger(__name__)
 OnData = Callable[[LogReport, dict[str, Any]], None]
 OnEstimate = Callable[[Estimate], None]
@@ -164,13 +162,14 @@ def train(
         llm=_absolute_if_local(run.llm),
         encoder=run.encoder and _absolute_if_local(run.encoder),
     )
-    max_tokens = _prompt_limit(run.llm, adapter, run.max_tokens)
+    max_tokens = prompt_limit(run.llm, adapter, run.max_tokens)
     tokenizer = AutoTokenizer.from_pretrained(run.llm)
     config = RecommenderConfig(
         max_tokens=max_tokens,
         max_items=run.max_items,
         prompt=run.prompt.in_chat(tokenizer) if run.chat_template else run.prompt,
         dtype="bfloat16" if run.laser.bf16 else "float32",
+        reads_items=run.laser.item_epochs_of(adapter.item_vectors) > 0,
     )
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
     experiment = Experiment.read(run.interactions, catalogue)
@@ -189,18 +188,16 @@ def train(
             set_seed(run.seed)
             llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
             model = get_peft_model(llm, replace(adapter, collaborative_encoder=encoder))
-            whitening = _read_item_texts(model, tokenizer, experiment, run.prompt)
-            checkpoints = output / "checkpoints" / "laser"
-            train_laser(
+            whitening = _give_text_vectors(model, tokenizer, experiment, run)
+            train_in_phases(
                 model,
                 experiment.split,
                 prompts,
-                checkpoints,
+                output / "checkpoints",
                 run.laser,
                 max_items=run.max_items,
                 seed=run.seed,
-                resume_from_checkpoint=last_checkpoint(checkpoints),
-                callbacks=[HistoryFile(output / "history" / "laser.jsonl")],
+                callbacks_of=lambda phase: [HistoryFile(output / "history" / f"{phase}.jsonl")],
             )
         recommender = LaserRecommender(model, tokenizer, catalogue, config, whitening=whitening)
         save_whole(recommender, folder)
@@ -216,40 +213,23 @@ def train(
     return metrics
 
 
-def _read_item_texts(
+def _give_text_vectors(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     experiment: Experiment,
-    template: PromptTemplate,
+    run: TrainRun,
 ) -> Whitening | None:
     """Gives an adapter that scores items by their texts the text vectors; None to any other."""
-    if model.peft_config[model.active_adapter].item_vectors == "collaborative":
+    adapter, catalogue = model.peft_config[model.active_adapter], experiment.catalogue
+    if adapter.item_vectors == "collaborative":
         return None
-    catalogue = experiment.catalogue
-    events = training_events(experiment.split.train_histories, len(catalogue))[1:]
-    return give_text_vectors(model, tokenizer, catalogue, template, events=torch.from_numpy(events))
-
-
-def _prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> int:
-    """Returns the longest prompt in tokens that leaves the LM room for the virtual tokens."""
-    context = getattr(
-        AutoConfig.from_pretrained(llm_name).get_text_config(), "max_position_embeddings", None
-    )
-    virtual = adapter.num_prefix_tokens + adapter.num_suffix_tokens
-    room = DEFAULT_MAX_TOKENS if context is None else context - virtual
-    if room < 1:
-        raise ValueError(
-            f"{virtual} virtual tokens leave no room in the {context} tokens that {llm_name} "
-            "reads; use fewer prefix and suffix tokens"
-        )
-    if wanted is None:
-        return min(DEFAULT_MAX_TOKENS, room)
-    if context is not None and wanted > room:
-        raise ValueError(
-            f"max_tokens ({wanted}) with {virtual} virtual tokens is more than the {context} "
-            f"tokens that {llm_name} reads; use at most {room}"
-        )
-    return wanted
+    counted = training_events(experiment.split.train_histories, len(catalogue))[1:]
+    events = torch.from_numpy(counted)
+    if run.laser.item_epochs_of(adapter.item_vectors):  # its own training fills the table first
+        empty = torch.zeros(len(catalogue), adapter.item_text_dim)
+        model.set_item_text_vectors(empty, events)
+        return None
+    return give_text_vectors(model, tokenizer, catalogue, run.prompt, events=events)
 
 
 def _start(

@@ -14,13 +14,13 @@ from torch import nn
 from laser_peft import pipeline
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.estimates import Estimate, StageEstimate, estimate_encoder_run
-from laser_peft.estimates.adapter import padded_length
+from laser_peft.estimates.adapter import _epochs_left, padded_length
 from laser_peft.estimates.measuring import measure, random_state_kept
 from laser_peft.estimates.memory import container_bytes, free_memory, held_bytes
 from laser_peft.estimates.run import done_steps
 from laser_peft.experiment import Experiment
 from laser_peft.runs import write_json
-from laser_peft.training import LaserSettings, SASRecSettings
+from laser_peft.training import LaserSettings, SASRecSettings, phases_of
 from laser_peft.tuner.model import BiTuningModel
 
 STAGE = StageEstimate(
@@ -219,6 +219,14 @@ def test_what_an_interrupted_run_has_done_is_not_counted_again(shop, tmp_path):
     assert rest.validations == 1  # 16 of 20 steps are done
     (tmp_path / "sasrec").mkdir()
     assert estimate_encoder_run(experiment, tmp_path, run).stages == ()
+
+
+def test_both_phases_count_until_the_second_is_begun():
+    phases = phases_of("text", LaserSettings(epochs=3, item_epochs=2))
+    assert _epochs_left(phases, {}, 8) == 5
+    assert _epochs_left(phases, {"laser-phase-1": 4}, 8) == 4.5
+    assert _epochs_left(phases, {"laser-phase-1": 12, "laser": 4}, 8) == 2.5
+    assert _epochs_left(phases[1:], {"laser": 24}, 8) == 0
 
 
 def test_it_is_said_in_words():

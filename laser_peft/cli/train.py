@@ -34,6 +34,14 @@ def train(
     llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     output: Annotated[Path, typer.Option(help="New folder for everything the run makes.")],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
+    item_epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --item-vectors text: passes of a first phase, before each of which the "
+            "adapter reads all items anew; 0: their vectors stay the bare language model's.",
+        ),
+    ] = 1,
     every_prefix: Annotated[
         bool,
         typer.Option(help="Learn from every item that follows another, not from one a user."),
@@ -64,14 +72,19 @@ def train(
     experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
     experts_per_user: Annotated[int, typer.Option(help="Experts picked for a user.")] = 2,
     item_vectors: Annotated[
-        Literal["fused", "collaborative"],
+        Literal["fused", "collaborative", "text"],
         typer.Option(
-            help="What items are scored by: the SASRec's vectors beside the texts', or the "
-            "SASRec's alone."
+            help="What items are scored by: the SASRec's vectors beside the texts', the SASRec's "
+            "alone, or what the adapter reads of each item's text (the paper's), by the cosine at "
+            "temperature 0.05."
         ),
     ] = "fused",
     collaborative_skip: Annotated[
-        bool, typer.Option(help="Start from the SASRec's own user vector and learn a correction.")
+        bool,
+        typer.Option(
+            help="Start from the SASRec's own user vector and learn a correction; not with "
+            "--item-vectors text."
+        ),
     ] = True,
     max_tokens: Annotated[
         int | None,
@@ -119,8 +132,9 @@ def train(
             "num_suffix_tokens": suffix_tokens,
             "num_experts": experts,
             "num_experts_per_user": experts_per_user,
-            "collaborative_skip": collaborative_skip,
+            "collaborative_skip": collaborative_skip and item_vectors != "text",
             "item_vectors": item_vectors,
+            "similarity": "cosine" if item_vectors == "text" else "dot",
         },
         max_tokens=max_tokens,
         max_items=max_items,
@@ -130,6 +144,7 @@ def train(
         encoder=encoder,
         laser=LaserSettings(
             epochs=epochs,
+            item_epochs=item_epochs,
             every_prefix=every_prefix,
             batch_size=batch_size,
             learning_rate=learning_rate,

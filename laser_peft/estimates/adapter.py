@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,8 @@ from laser_peft.collaborative import SASRecModel
 from laser_peft.data import PaddingCollator, PromptBuilder, Split
 from laser_peft.data.sequences import Example
 from laser_peft.evaluation import ranks_of_targets
-from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings
+from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings, phases_of
+from laser_peft.training.phases import Phase
 from laser_peft.tuner import BiTuningConfig
 
 from .measuring import measure, random_state_kept
@@ -53,7 +54,12 @@ class AdapterPlan:
 
 
 def estimate_adapter(
-    plan: AdapterPlan, split: Split, prompts: PromptBuilder, num_items: int, *, done_steps: int = 0
+    plan: AdapterPlan,
+    split: Split,
+    prompts: PromptBuilder,
+    num_items: int,
+    *,
+    done_steps: Mapping[str, int] | None = None,
 ) -> StageEstimate:
     """Times steps of a new adapter on prompts of middle length.
 
@@ -62,12 +68,15 @@ def estimate_adapter(
         split: what it will learn from.
         prompts: says histories in tokens.
         num_items: items in the catalogue.
-        done_steps: optimizer steps that an interrupted run has taken.
+        done_steps: optimizer steps that an interrupted run has taken, by the name of the phase.
     """
     settings, device = plan.laser, device_of_training()
     examples = split.training_examples(every_prefix=settings.every_prefix)
-    steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
-    left = max(1 - done_steps / steps, 0.0)
+    phases = phases_of(plan.adapter.item_vectors, settings)
+    epochs = sum(phase.settings.epochs for phase in phases)
+    steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
+    epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)
+    left = epochs_left / epochs
     held = process_bytes(device)
     with random_state_kept(), _new_model(plan, num_items) as model:
         model.to(device)
@@ -82,22 +91,41 @@ def estimate_adapter(
             step.step_bytes * learning.longest / learning.positions
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
-    every = math.ceil(
-        math.ceil(len(examples) / settings.batch_size) / settings.evaluations_per_epoch
-    )
-    validations = left * (steps // every)
+    every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
+    validations = left * (epochs * steps_an_epoch // every)
     validated = min(settings.validation_users or len(split.validation), len(split.validation))
+    # Items are read as users are, but for the length of their prompts.
+    share = (_mean_item_prompt(prompts, num_items) + virtual) / testing.positions
+    reading = num_items * share * ranking.seconds / ranked
     tokens_a_second = size * learning.tokens / step.seconds
     return StageEstimate(
         name="adapter",
-        work=f"{say_count(len(examples), 'example')} x {say_count(settings.epochs, 'epoch')}, "
+        work=f"{say_count(len(examples), 'example')} x {say_count(epochs, 'epoch')}, "
         f"{learning.tokens:.0f} tokens each; {tokens_a_second:,.0f} tokens/s measured",
-        training_seconds=left * settings.epochs * len(examples) * step.seconds / size,
+        training_seconds=epochs_left * len(examples) * step.seconds / size
+        + math.ceil(max(epochs_left - settings.epochs, 0.0)) * reading,
         validations=math.ceil(validations),
         validation_seconds=validations * validated * ranking.seconds / ranked,
         test_seconds=len(split.test) * ranking.seconds / ranked,
         memory_bytes=round(memory),
     )
+
+
+def _epochs_left(phases: list[Phase], done: Mapping[str, int], steps_an_epoch: int) -> float:
+    """Counts what is left of all phases; one that was begun ends those before it."""
+    left = 0.0
+    for phase in reversed(phases):
+        steps = done.get(phase.name, 0)
+        left += max(phase.settings.epochs - steps / steps_an_epoch, 0.0)
+        if steps:
+            break
+    return left
+
+
+def _mean_item_prompt(prompts: PromptBuilder, num_items: int) -> float:
+    """Returns how many tokens the prompt of a history of one item has."""
+    drawn = np.random.default_rng(0).permutation(num_items)[:SAMPLE] + 1
+    return float(np.mean([len(prompts([item])) for item in drawn]))
 
 
 class _Users:

@@ -10,7 +10,7 @@ import torch
 from laser_peft.data import PromptBuilder
 from laser_peft.experiment import Experiment
 from laser_peft.runs import last_checkpoint
-from laser_peft.training import LaserSettings, SASRecSettings
+from laser_peft.training import LaserSettings, SASRecSettings, phases_of
 from laser_peft.tuner import BiTuningConfig
 
 from .adapter import AdapterPlan, estimate_adapter
@@ -89,7 +89,8 @@ def estimate_train_run(
             laser=run.laser,
             max_items=run.max_items,
         )
-        done = done_steps(output / "checkpoints" / "laser")
+        names = [phase.name for phase in phases_of(adapter.item_vectors, run.laser)]
+        done = {name: done_steps(output / "checkpoints" / name) for name in names}
         split, num_items = experiment.split, len(experiment.catalogue)
         stages.append(estimate_adapter(plan, split, prompts, num_items, done_steps=done))
         gc.collect()  # the model refers to itself, and the next one is as large

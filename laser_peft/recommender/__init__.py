@@ -2,6 +2,7 @@
 
 from .card import RunFacts
 from .config import RecommenderConfig
+from .prompt_limit import prompt_limit
 from .recommender import LaserRecommender, Recommendation
 
-__all__ = ["LaserRecommender", "Recommendation", "RecommenderConfig", "RunFacts"]
+__all__ = ["LaserRecommender", "Recommendation", "RecommenderConfig", "RunFacts", "prompt_limit"]

@@ -17,6 +17,9 @@ class RecommenderConfig:
         max_items: newest items of a history that prompt and collaborative encoder read; at least 1.
         prompt: what a prompt says around and about the items.
         dtype: precision in which the language model is loaded, a torch dtype's name.
+        reads_items: the adapter's item vectors are its own readings of the items as histories of
+            one (``item_vectors="text"``, see :mod:`laser_peft.item_encoding`); new items are then
+            read so too.
 
     Raises:
         ValueError: if ``max_items`` is below one.
@@ -26,6 +29,7 @@ class RecommenderConfig:
     max_items: int = 50
     prompt: PromptTemplate = PromptTemplate()
     dtype: str = "float32"
+    reads_items: bool = False
 
     def __post_init__(self) -> None:
         if self.max_items < 1:

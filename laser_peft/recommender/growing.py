@@ -1,5 +1,7 @@
 """New items by their texts alone, without any training.
 
+An adapter's text vectors are whitened states of the bare LM, or what it reads itself of each item.
+
 Axes: n new items, N items there were, X width of text vectors.
 """
 
@@ -12,7 +14,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from laser_peft.data import Catalogue, PromptTemplate
+from laser_peft.data import Catalogue, PromptBuilder, PromptTemplate
+from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import Whitening, describe_items, lm_text_vectors
 
 Items = Catalogue | Iterable[Mapping[str, Any]]
@@ -111,8 +114,7 @@ def text_vectors_with(
     Raises:
         ValueError: if the adapter uses no text vectors, or there is no whitening.
     """
-    name = model.active_adapter
-    if model.peft_config[name].item_vectors == "collaborative":
+    if model.peft_config[model.active_adapter].item_vectors == "collaborative":
         raise ValueError(
             "items cannot be added to this adapter: its item vectors come from the collaborative "
             "encoder alone, whose table has no row for a new item; train the encoder and the "
@@ -124,8 +126,32 @@ def text_vectors_with(
             "items cannot be added without the whitening that the adapter's text vectors were "
             "made with; pass LaserRecommender(..., whitening=...), which give_text_vectors returns"
         )
-    items = model.base_model.layer.bituning_adapters[name].items
     states, rows = lm_text_vectors(model, tokenizer, describe_items(new, template))
-    added = whitening(states)[rows].to(items.text)
+    return _behind_those_there(model, whitening(states)[rows])
+
+
+def own_vectors_with(
+    model: PeftModel, prompts: PromptBuilder, num_new: int
+) -> tuple[Tensor, Tensor]:
+    """Makes that table for an adapter that has read its items itself.
+
+    A new item is read with the prefix of an empty history: the encoder knows nothing of it.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter.
+        prompts: that say the new items too.
+        num_new: how many new items n there are, numbered behind the others.
+
+    Returns:
+        As :func:`text_vectors_with`.
+    """
+    first = model.base_model.num_items + 1
+    added = encode_items(model, prompts, range(first, first + num_new), are_new=True)
+    return _behind_those_there(model, added)
+
+
+def _behind_those_there(model: PeftModel, added: Tensor) -> tuple[Tensor, Tensor]:
+    items = model.base_model.layer.bituning_adapters[model.active_adapter].items
+    added = added.to(items.text)
     never = items.events.new_zeros(len(added))
     return torch.cat([items.text, added]), torch.cat([items.events, never])

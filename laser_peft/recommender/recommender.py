@@ -19,7 +19,7 @@ from . import saving
 from .best import Shelf, best_items
 from .card import RunFacts
 from .config import RecommenderConfig
-from .growing import Items, read_items, split_returning, text_vectors_with
+from .growing import Items, own_vectors_with, read_items, split_returning, text_vectors_with
 from .requests import (
     allowed_items,
     batches_of,
@@ -53,13 +53,14 @@ class LaserRecommender:
         catalogue: the items, in the order the adapter was trained with.
         config: prompt and history limits.
         whitening: by which the text vectors of an adapter with ``item_vectors`` ``"text"`` or
-            ``"fused"`` were mapped; :meth:`add_items` needs it.
+            ``"fused"`` were mapped; :meth:`add_items` needs it, but for ``config.reads_items``.
         facts: of the run, for the model card; mappings as JSON holds them too.
 
     Raises:
         ValueError: if the catalogue does not have as many items as the adapter scores, the
-            encoder was trained on another one, the prompt cannot hold a single item, or the
-            whitening maps to another width than the adapter's text vectors have.
+            encoder was trained on another one, the prompt cannot hold a single item, the
+            whitening maps to another width than the adapter's text vectors have, or
+            ``config.reads_items`` is set for an adapter that is not of ``item_vectors="text"``.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class LaserRecommender:
             # Items that were added since are behind those it was trained with.
             known = encoder.get_input_embeddings().num_embeddings - 1
             numbering.check(encoder.config, catalogue.item_ids[:known])
-        _check_width(model, whitening)
+        self.config = config or RecommenderConfig()
+        _check_text_vectors(model, whitening, reads_items=self.config.reads_items)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.catalogue = catalogue
-        self.config = config or RecommenderConfig()
         self.prompts = self.config.prompt_builder(tokenizer, catalogue)
         self.whitening = whitening
         self.facts = RunFacts.of(facts)
@@ -365,9 +366,13 @@ class LaserRecommender:
     def _append(self, new: Catalogue) -> None:
         catalogue = self.catalogue.extended(new)
         new = Catalogue(catalogue.frame.tail(len(new)))  # with the attributes of them all
-        template = self.config.prompt
-        text, events = text_vectors_with(self.model, self.tokenizer, new, template, self.whitening)
         prompts = self.prompts.extended(new)
+        if self.config.reads_items:
+            text, events = own_vectors_with(self.model, prompts, len(new))
+        else:
+            text, events = text_vectors_with(
+                self.model, self.tokenizer, new, self.config.prompt, self.whitening
+            )
         before = self._vectors.vectors()
         self.model.set_item_text_vectors(text, events)
         self._vectors.append(before)
@@ -381,8 +386,15 @@ class LaserRecommender:
         return Recommendation(self.catalogue.item_ids[row], self.catalogue.titles[row], score)
 
 
-def _check_width(model: PeftModel, whitening: Whitening | None) -> None:
+def _check_text_vectors(
+    model: PeftModel, whitening: Whitening | None, *, reads_items: bool
+) -> None:
     config = model.peft_config[model.active_adapter]
+    if reads_items and config.item_vectors != "text":
+        raise ValueError(
+            "reads_items is for an adapter that reads its items itself, with item_vectors='text', "
+            f"and this one has item_vectors={config.item_vectors!r}; leave it out"
+        )
     if whitening is None or config.item_vectors == "collaborative":
         return
     width = whitening.directions.size(1)

@@ -1,5 +1,7 @@
 """Recommenders with adapters that are not trained but do have an effect."""
 
+from dataclasses import replace
+
 import torch
 from conftest import NUM_ITEMS
 from peft import get_peft_model
@@ -7,6 +9,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig, LaserRecommender, numbering
 from laser_peft.data import Catalogue
+from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import give_text_vectors
 from laser_peft.recommender import RecommenderConfig
 
@@ -32,6 +35,16 @@ def make_recommender(lm_folder, encoder_folder, shop, tokenizer, item_vectors="c
     if item_vectors == "fused":
         torch.nn.init.normal_(adapter.items.projection.weight)
     return LaserRecommender(model, tokenizer, catalogue, LIMITS, whitening=whitening)
+
+
+def make_reader_of_items(lm_folder, encoder_folder, shop, tokenizer):
+    """One whose adapter reads its items itself."""
+    made = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "text")
+    model, config = made.model, replace(LIMITS, reads_items=True)
+    events = model.base_model.layer.bituning_adapters["default"].items.events
+    vectors = encode_items(model, made.prompts, range(1, NUM_ITEMS + 1))
+    model.base_model.set_item_text_vectors(vectors, events)
+    return LaserRecommender(model, tokenizer, made.catalogue, config)
 
 
 def signed_encoder(encoder_folder, shop, folder):

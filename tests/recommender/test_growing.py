@@ -4,13 +4,15 @@ import polars as pl
 import pytest
 import torch
 from conftest import NUM_ITEMS
-from recommenders import LIMITS, ids, make_recommender, signed_encoder
+from recommenders import LIMITS, ids, make_reader_of_items, make_recommender, signed_encoder
 
 from laser_peft import LaserRecommender
 from laser_peft.comparison import evaluate
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.experiment import Experiment
+from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import describe_items, lm_text_vectors
+from laser_peft.recommender import RecommenderConfig
 
 NEW = [
     {"brand": "Alba", "item_id": "n1", "title": "Thing number 99", "colour": "red"},
@@ -154,6 +156,34 @@ def test_without_the_whitening_nothing_can_be_added(recommender):
     recommender.whitening = None
     with pytest.raises(ValueError, match="cannot be added without the whitening"):
         recommender.add_items(NEW)
+
+
+def test_an_adapter_that_reads_its_items_reads_new_ones_too(
+    lm_folder, encoder_folder, shop, tokenizer, tmp_path
+):
+    encoder = signed_encoder(encoder_folder, shop, tmp_path / "encoder")
+    recommender = make_reader_of_items(lm_folder, encoder, shop, tokenizer)
+    vectors = recommender.model.item_vectors()
+    recommender.add_items([*NEW, {"item_id": "n3", "title": NEW[1]["title"], "categories": []}])
+    after = recommender.model.item_vectors()
+    assert torch.equal(after[:NUM_ITEMS], vectors)
+    # To the encoder a new item is as one it never saw: it could have been there from the start.
+    table = encode_items(recommender.model, recommender.prompts, range(1, NUM_ITEMS + 4))
+    torch.testing.assert_close(after, table)
+    assert not torch.allclose(after[-1], after[-2])
+    assert {"n1", "n2"} <= set(ids(recommender.recommend(["i3"], k=99)))
+    recommender.save_pretrained(tmp_path / "saved")
+    loaded = LaserRecommender.from_pretrained(tmp_path / "saved")
+    for each in (loaded, recommender):
+        each.add_items([{"item_id": "n4", "title": "Thing number 42"}])
+    torch.testing.assert_close(loaded.model.item_vectors(), recommender.model.item_vectors())
+
+
+def test_only_an_adapter_of_text_vectors_reads_its_items(recommender):
+    if table_of(recommender).source == "fused":
+        parts = recommender.model, recommender.tokenizer, recommender.catalogue
+        with pytest.raises(ValueError, match="this one has item_vectors='fused'; leave it out"):
+            LaserRecommender(*parts, RecommenderConfig(reads_items=True))
 
 
 def test_a_whitening_of_another_width_is_refused(recommender):
