@@ -133,9 +133,6 @@ def test_the_table_is_read_before_every_epoch_of_the_first_phase_alone(
     model, learn, prompts, tmp_path, tables, stop_after
 ):
     steps = stop_after(None)
-    at = []
-    for phase in ("laser-phase-1", "laser"):
-        assert not (tmp_path / phase).exists()
     before = state_of(model)
     learn(model, tmp_path)
     assert len(tables) == 2
