@@ -3,7 +3,7 @@
 from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
-from .ranking_trainer import RankingTrainer, rank_dataset
+from .ranking_trainer import RankingTrainer, rank_dataset, ranking_arguments
 from .sasrec import SASRecSettings, train_sasrec
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "RankingTrainer",
     "SASRecSettings",
     "rank_dataset",
+    "ranking_arguments",
     "train_laser",
     "train_sasrec",
 ]
