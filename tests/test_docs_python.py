@@ -69,7 +69,9 @@ def in_a_shop(shop, lm_folder, trained, tmp_path, monkeypatch):
     catalogue.save("items.parquet")
     vectors = pl.DataFrame({"item_id": catalogue.item_ids, "vector": torch.randn(23, 3).tolist()})
     vectors.write_parquet("vectors.parquet")
-    for name in ("run", "runs/mine", "runs/demo/run"):
+    Path("run").mkdir()
+    Path("run/recommender").symlink_to(trained[0] / "recommender")
+    for name in ("runs/mine", "runs/demo/run"):
         Path(name).symlink_to(trained[0])
     Path("runs/demo/lm").symlink_to(lm_folder)
     Path("runs/baselines/co-occurrence").symlink_to(trained[0] / "evaluation" / "sasrec")
