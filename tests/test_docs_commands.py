@@ -1,16 +1,20 @@
 """No page shows a command, an option or a key of a configuration file that does not exist."""
 
 import configparser
+import gzip
 import inspect
 import re
 import shlex
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer.main
+from conftest import run_command
 
 from laser_peft.cli import app
 from laser_peft.cli.config_file import option_kind, read_options
+from laser_peft.data import Catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,6 +125,21 @@ def test_yaml_examples_hold_options_of_their_command(page, tmp_path):
         assert read_options(
             file, {name: option_kind(p.annotation) for name, p in parameters if name != "config"}
         )
+
+
+def test_the_quickstart_prepares_a_log_with_columns_of_its_own(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = gzip.decompress((shop / "interactions.csv.gz").read_bytes()).decode()
+    Path("log.csv").write_text(log.replace("user_id,item_id,timestamp", "customer,sku,bought_at"))
+    items = pl.read_ndjson(shop / "items.jsonl").select(sku="item_id", name="title")
+    items.write_csv("products.csv")
+    commands = commands_in(ROOT / "docs" / "quickstart.md")
+    (words,) = (words for words in commands if words[0] == "prepare")
+    result = run_command(*words)
+    assert result.exit_code == 0, result.output
+    assert Catalogue.load("prepared/catalogue.parquet").attributes()[0] == {
+        "name": "Thing number 0"
+    }
 
 
 def test_the_page_of_the_commands_has_all_of_them_and_their_options():
