@@ -1,18 +1,25 @@
 """No page shows a command, an option or a key of a configuration file that does not exist."""
 
+import configparser
+import gzip
 import inspect
 import re
 import shlex
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer.main
+from conftest import run_command
 
 from laser_peft.cli import app
 from laser_peft.cli.config_file import option_kind, read_options
+from laser_peft.data import Catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_EXAMPLES = [*PAGES, ROOT / "examples" / "README.md"]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands
 # Options in pages that are not of laser-peft: of scripts under examples/.
 OF_SCRIPTS = {"--checkpoint", "--hidden-size"}
@@ -30,13 +37,52 @@ def fenced(page, language):
 
 def commands_in(page):
     """The words of every laser-peft command of a page: in bash blocks and between backticks."""
-    lines = "".join(fenced(page, "bash")).replace("\\\n", " ").splitlines()
-    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
-    for line in lines:
+    for line in [*bash_lines(page), *inline_code(page)]:
         words = shlex.split(line, comments=True) if line.startswith("laser-peft ") else []
         if words[1:]:
             yield words[1:]
+
+
+def bash_lines(page):
+    return "".join(fenced(page, "bash")).replace("\\\n", " ").splitlines()
+
+
+def inline_code(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def other_commands_in(page):
+    """The words of every other command: all in bash blocks, the usual ones between backticks."""
+    usual = [code for code in inline_code(page) if re.match(r"(python|make|pip) \S", code)]
+    for line in [*bash_lines(page), *usual]:
+        for command in shlex.join(shlex.split(line, comments=True)).split(" '&&' "):
+            words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+            if words and words[0] != "laser-peft":
+                yield words
+
+
+def check_other(words):
+    match words:
+        case ["make", target]:
+            assert re.search(rf"^{target}: ", MAKEFILE, re.MULTILINE), f"no target {target}"
+        case ["pip", "install", *options, what]:
+            assert set(options) <= {"-e"}, f"not known: {options}"
+            extra = re.fullmatch(r"(?:\.|laser-peft)(?:\[(.+)\])?", what)
+            assert extra, f"not this package: {what}"
+            known = configparser.ConfigParser()
+            known.read(ROOT / "setup.cfg")
+            assert not extra[1] or extra[1] in known["options.extras_require"], f"no {extra[1]}"
+        case ["python", script, *options] if script.endswith(".py"):
+            assert (ROOT / script).is_file(), f"there is no {script}"
+            source = (ROOT / script).read_text("utf-8")
+            shown = {word for word in options if word.startswith("-")}
+            unknown = {option for option in shown if f'"{option}"' not in source}
+            assert not unknown, f"{script} has no {unknown}"
+        case ["python", "-m", "venv", _] | ["source", ".venv/bin/activate"]:
+            pass
+        case _:
+            pytest.fail(f"nothing checks {shlex.join(words)}")
 
 
 def check(words):
@@ -57,6 +103,12 @@ def test_every_command_and_option_of_a_page_exists(page):
     assert shown <= every, f"no command has {shown - every}"
 
 
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_other_command_of_a_page_exists(page):
+    for words in other_commands_in(page):
+        check_other(words)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_yaml_examples_hold_options_of_their_command(page, tmp_path):
     for block in fenced(page, "yaml"):
@@ -73,6 +125,21 @@ def test_yaml_examples_hold_options_of_their_command(page, tmp_path):
         assert read_options(
             file, {name: option_kind(p.annotation) for name, p in parameters if name != "config"}
         )
+
+
+def test_the_quickstart_prepares_a_log_with_columns_of_its_own(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = gzip.decompress((shop / "interactions.csv.gz").read_bytes()).decode()
+    Path("log.csv").write_text(log.replace("user_id,item_id,timestamp", "customer,sku,bought_at"))
+    items = pl.read_ndjson(shop / "items.jsonl").select(sku="item_id", name="title")
+    items.write_csv("products.csv")
+    commands = commands_in(ROOT / "docs" / "quickstart.md")
+    (words,) = (words for words in commands if words[0] == "prepare")
+    result = run_command(*words)
+    assert result.exit_code == 0, result.output
+    assert Catalogue.load("prepared/catalogue.parquet").attributes()[0] == {
+        "name": "Thing number 0"
+    }
 
 
 def test_the_page_of_the_commands_has_all_of_them_and_their_options():
@@ -101,3 +168,19 @@ def test_every_option_has_a_help(command):
 def test_what_does_not_exist_is_found(line, message):
     with pytest.raises(AssertionError, match=re.escape(message)):
         check(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("make tests", "no target tests"),
+        ("pip install -e .[gpu]", "no gpu"),
+        ("pip install torch", "not this package: torch"),
+        ("python examples/08.py", "there is no examples/08.py"),
+        ("python examples/04_recommend.py --best 3", "has no {'--best'}"),
+        ("curl example.org", "nothing checks curl example.org"),
+    ],
+)
+def test_what_else_does_not_exist_is_found(line, message):
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(message)):
+        check_other(shlex.split(line))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import run_command
 
+from laser_peft.data.public import KNOWN
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -15,11 +17,10 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_example_runs_as_written(trained, lm_folder, tmp_path, monkeypatch, capsys):
+def test_the_python_example_runs_as_written(trained, tmp_path, monkeypatch, capsys):
     demo = tmp_path / "runs" / "demo"
     demo.mkdir(parents=True)
     (demo / "run").symlink_to(trained[0])
-    (demo / "lm").symlink_to(lm_folder)
     monkeypatch.chdir(tmp_path)
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
@@ -28,20 +29,33 @@ def test_the_python_example_runs_as_written(trained, lm_folder, tmp_path, monkey
 
 def test_the_commands_run_as_written(shop, lm_folder, tmp_path):
     text = "".join(blocks("bash")).replace("\\\n", " ")
-    commands = [line for line in text.splitlines() if line.startswith("laser-peft ")]
-    assert [command.split()[1] for command in commands] == ["train", "recommend", "evaluate"]
+    commands = [
+        shlex.split(line, comments=True)[1:]
+        for line in text.splitlines()
+        if line.startswith("laser-peft ")
+    ]
+    assert [words[0] for words in commands] == ["download", "train", "recommend", "evaluate"]
+    assert commands[0][1] in KNOWN  # the download itself needs a network: tests/data/test_public.py
     stands_for = {
-        "interactions.csv.gz": str(shop / "interactions.csv.gz"),
-        "items.jsonl.gz": str(shop / "items.jsonl"),
+        "data/beauty/interactions.parquet": str(shop / "interactions.csv.gz"),
+        "data/beauty/items.parquet": str(shop / "items.jsonl"),
         "HuggingFaceTB/SmolLM2-135M": lm_folder,
-        "ITEM_ID": "i1",
-        "runs/mine": str(tmp_path / "mine"),
-        "runs/mine/recommender": str(tmp_path / "mine" / "recommender"),
+        "B004756YJA": "i1",
+        "B004ZT0SSG": "i3",
+        "runs/beauty": str(tmp_path / "beauty"),
+        "runs/beauty/recommender": str(tmp_path / "beauty" / "recommender"),
     }
-    for command in commands:
-        words = [stands_for.get(word, word) for word in shlex.split(command)[1:]]
-        result = run_command(*words)
+    for words in commands[1:]:
+        result = run_command(*[stands_for.get(word, word) for word in words])
         assert result.exit_code == 0, result.output
+
+
+def test_every_number_of_its_table_is_in_the_results():
+    results = (ROOT / "docs" / "results.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?:un)?masked \S+ \| (.+) \|$", README, re.MULTILINE)
+    assert rows
+    for cell in " | ".join(rows).split(" | "):
+        assert cell in results, cell
 
 
 @pytest.mark.parametrize("target", ["test", "demo", "quality"])
@@ -55,8 +69,27 @@ def test_ci_calls_the_test_command_of_the_readme():
     assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+            if "://" in link:
+                continue
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_linked():
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in README
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 130

@@ -4,7 +4,7 @@ from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
 from .phases import phases_of, train_in_phases
-from .ranking_trainer import RankingTrainer, rank_dataset
+from .ranking_trainer import RankingTrainer, rank_dataset, ranking_arguments
 from .sasrec import SASRecSettings, train_sasrec
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SASRecSettings",
     "phases_of",
     "rank_dataset",
+    "ranking_arguments",
     "train_in_phases",
     "train_laser",
     "train_sasrec",
