@@ -11,7 +11,7 @@ import torch
 from conftest import run_command, train_arguments
 from torch import nn
 
-from laser_peft import pipeline
+from laser_peft import BiTuningConfig, pipeline
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.estimates import Estimate, StageEstimate, estimate_encoder_run
 from laser_peft.estimates.adapter import _epochs_left, padded_length
@@ -222,7 +222,8 @@ def test_what_an_interrupted_run_has_done_is_not_counted_again(shop, tmp_path):
 
 
 def test_both_phases_count_until_the_second_is_begun():
-    phases = phases_of("text", LaserSettings(epochs=3, item_epochs=2))
+    settings = LaserSettings(epochs=3, item_epochs=2)
+    phases = phases_of(BiTuningConfig(item_vectors="text"), settings, 7)
     assert _epochs_left(phases, {}, 8) == 5
     assert _epochs_left(phases, {"laser-phase-1": 4}, 8) == 4.5
     assert _epochs_left(phases, {"laser-phase-1": 12, "laser": 4}, 8) == 2.5

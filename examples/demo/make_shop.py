@@ -9,8 +9,9 @@ arguments give the same bytes. No shop, brand or user in it is real.
 How a user buys: the next item is drawn from a softmax over the sum of the user's taste (for
 departments, kinds, brands and styles, all legible in the item texts), a bonus for what goes with
 the last item (random arrows inside a department, which only ids can learn) and Zipf popularity.
-One item in ten is cold: only ever some users' last event, so that a leave-one-out split has it in
-the test set alone. Text can find it, by the user's taste; a model of ids cannot.
+One item in ten is new: only ever some users' last event, or their last but one, so that a
+leave-one-out split has it in validation and test and nothing to learn from. Text can find it, by
+the user's taste; a model of ids cannot.
 """
 
 import argparse
@@ -53,7 +54,7 @@ STYLES = (
 )
 ID_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
-COLD_ITEM_SHARE, COLD_USER_SHARE = 0.10, 0.08
+NEW_ITEM_SHARE, NEW_USER_SHARE = 0.10, 0.16  # of the users half in validation, half in test
 MISSING_BRAND_SHARE, MISSING_CATEGORIES_SHARE = 0.08, 0.06
 MIN_EVENTS, MAX_EVENTS, STOP_PROBABILITY = 5, 20, 0.2
 
@@ -70,7 +71,7 @@ class Catalogue:
 
     items: list[dict]  # as written to the file
     traits: dict[str, np.ndarray]  # department, kind, brand, style: each (N,) int
-    is_cold: np.ndarray  # (N,) bool
+    is_new: np.ndarray  # (N,) bool
 
 
 def draw_catalogue(rng: np.random.Generator, num_items: int) -> Catalogue:
@@ -105,8 +106,8 @@ def draw_catalogue(rng: np.random.Generator, num_items: int) -> Catalogue:
         items.append(item)
     kind, brand, style = np.array([design[:3] for design in chosen]).T
     traits = {"department": department_of_kind[kind], "kind": kind, "brand": brand, "style": style}
-    is_cold = rng.permutation(num_items) < round(COLD_ITEM_SHARE * num_items)
-    return Catalogue(items, traits, is_cold)
+    is_new = rng.permutation(num_items) < round(NEW_ITEM_SHARE * num_items)
+    return Catalogue(items, traits, is_new)
 
 
 def draw_attribute(
@@ -135,17 +136,17 @@ def draw_tastes(rng: np.random.Generator, catalogue: Catalogue, num_users: int) 
     return tastes
 
 
-def draw_cold_endings(
+def draw_new_events(
     rng: np.random.Generator, catalogue: Catalogue, tastes: np.ndarray
 ) -> dict[int, int]:
-    """Takes the cold items in turn and finds each a user who likes it; maps users to items."""
-    endings: dict[int, int] = {}
-    cold_items = itertools.cycle(np.flatnonzero(catalogue.is_cold))
-    for item in itertools.islice(cold_items, round(COLD_USER_SHARE * len(tastes))):
+    """Takes the new items in turn and finds each a user who likes it; maps users to items."""
+    arrivals: dict[int, int] = {}
+    new_items = itertools.cycle(np.flatnonzero(catalogue.is_new))
+    for item in itertools.islice(new_items, round(NEW_USER_SHARE * len(tastes))):
         fit = 2 * tastes[:, item] + rng.gumbel(size=len(tastes))
-        fit[list(endings)] = -np.inf
-        endings[int(fit.argmax())] = int(item)
-    return endings
+        fit[list(arrivals)] = -np.inf
+        arrivals[int(fit.argmax())] = int(item)
+    return arrivals
 
 
 def draw_histories(
@@ -154,25 +155,28 @@ def draw_histories(
     """Lets every user buy; returns their items, oldest first, none twice."""
     num_items = len(catalogue.items)
     popularity = -ZIPF_EXPONENT * np.log(1 + rng.permutation(num_items))
-    popularity[catalogue.is_cold] = -np.inf
+    popularity[catalogue.is_new] = -np.inf
     departments = catalogue.traits["department"]
-    shelves = [np.flatnonzero(~catalogue.is_cold & (departments == d)) for d in departments]
+    shelves = [np.flatnonzero(~catalogue.is_new & (departments == d)) for d in departments]
     goes_with = [rng.choice(shelf, size=COMPANIONS_PER_ITEM) for shelf in shelves]
-    endings = draw_cold_endings(rng, catalogue, tastes)
+    arrivals = draw_new_events(rng, catalogue, tastes)
 
     histories = []
     for user, taste in enumerate(tastes):
-        ending = [endings[user]] if user in endings else []
         num_events = min(MIN_EVENTS - 1 + rng.geometric(STOP_PROBABILITY), MAX_EVENTS)
+        new_at = num_events - rng.integers(1, 3) if user in arrivals else None
         log_odds, history = taste + popularity, []
-        while len(history) + len(ending) < num_events:
+        while len(history) < num_events:
+            if len(history) == new_at:
+                history.append(arrivals[user])
+                continue
             # The best after adding Gumbel noise is a draw from the softmax.
             noisy = log_odds + rng.gumbel(size=num_items)
             if history:
                 noisy[goes_with[history[-1]]] += GOES_WITH_WEIGHT
             history.append(int(noisy.argmax()))
             log_odds[history[-1]] = -np.inf
-        histories.append(history + ending)
+        histories.append(history)
     return histories
 
 
@@ -227,9 +231,12 @@ def main() -> None:
     write_gzip(args.output / "interactions.csv.gz", table)
 
     num_events = sum(map(len, histories))
-    num_cold_users = sum(catalogue.is_cold[history[-1]] for history in histories)
-    print(f"{args.items} items, {catalogue.is_cold.sum()} of them cold; written to {args.output}")
-    print(f"{args.users} users, {num_cold_users} of them end on a cold item")
+    num_last, num_before = (
+        sum(catalogue.is_new[history[place]] for history in histories) for place in (-1, -2)
+    )
+    print(f"{args.items} items, {catalogue.is_new.sum()} of them new; written to {args.output}")
+    print(f"{args.users} users; the last event of {num_last} is a new item, the one before that")
+    print(f"of {num_before}")
     print(f"{num_events} events, {num_events / args.users:.1f} a user")
 
 

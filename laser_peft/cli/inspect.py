@@ -91,7 +91,10 @@ def _print_parts(loaded: LaserRecommender) -> None:
     if weights is None:
         console.print("Item vectors are of one kind; there are no view weights.")
     else:
-        console.print(f"In the scores the IDs count {weights[0]:.3g}, the texts {weights[1]:.3g}.")
+        console.print(
+            f"In the scores the IDs count {weights.collaborative:.3g} and the texts "
+            f"{weights.text:.3g}, those of new items {weights.text * (1 + weights.rarity):.3g}."
+        )
 
 
 def _print_load(load: ExpertLoad | None, loaded: LaserRecommender) -> None:

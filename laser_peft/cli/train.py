@@ -42,6 +42,15 @@ def train(
             "adapter reads all items anew; 0: their vectors stay the bare language model's.",
         ),
     ] = 1,
+    reading_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With --item-vectors fused: passes of a first phase, in which what reads the "
+            "texts learns by itself; 0: it learns with the rest. Default: 8, more where users "
+            "are few.",
+        ),
+    ] = None,
     every_prefix: Annotated[
         bool,
         typer.Option(help="Learn from every item that follows another, not from one a user."),
@@ -145,6 +154,7 @@ def train(
         laser=LaserSettings(
             epochs=epochs,
             item_epochs=item_epochs,
+            reading_epochs=reading_epochs,
             every_prefix=every_prefix,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -72,7 +72,8 @@ def estimate_adapter(
     """
     settings, device = plan.laser, device_of_training()
     examples = split.training_examples(every_prefix=settings.every_prefix)
-    phases = phases_of(plan.adapter.item_vectors, settings)
+    phases = phases_of(plan.adapter, settings, len(split.train_histories))
+    phases = [phase for phase in phases if not phase.reads_texts]
     epochs = sum(phase.settings.epochs for phase in phases)
     steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
     epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)

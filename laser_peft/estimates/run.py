@@ -89,9 +89,9 @@ def estimate_train_run(
             laser=run.laser,
             max_items=run.max_items,
         )
-        names = [phase.name for phase in phases_of(adapter.item_vectors, run.laser)]
-        done = {name: done_steps(output / "checkpoints" / name) for name in names}
         split, num_items = experiment.split, len(experiment.catalogue)
+        phases = phases_of(adapter, run.laser, len(split.train_histories))
+        done = {phase.name: done_steps(output / "checkpoints" / phase.name) for phase in phases}
         stages.append(estimate_adapter(plan, split, prompts, num_items, done_steps=done))
         gc.collect()  # the model refers to itself, and the next one is as large
     return _estimate(stages, device, limit)

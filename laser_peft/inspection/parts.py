@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import nn
 
 from laser_peft.recommender import LaserRecommender
+from laser_peft.tuner.fusing import ViewWeights
 from laser_peft.tuner.layer import ActiveAdapter
 
 # Parts of an adapter by the names of its modules, and what they are called.
@@ -38,7 +39,7 @@ def parts_of(recommender: LaserRecommender) -> list[Part]:
     return [part for part in parts if part.parameters or part.table_entries]
 
 
-def view_weights(recommender: LaserRecommender) -> tuple[float, float] | None:
+def view_weights(recommender: LaserRecommender) -> ViewWeights | None:
     """Returns how much the IDs' and the texts' part count; None where vectors are not fused."""
     if active_of(recommender).config.item_vectors != "fused":
         return None

@@ -72,8 +72,10 @@ class VectorCache:
     def _current_sources(self) -> list[_Source]:
         """Lists every tensor that the item vectors are made of."""
         tuner = self._model.base_model
-        items = tuner.layer.bituning_adapters[self._model.active_adapter].items
-        tensors = [*items.parameters(), *items.buffers()]
+        adapter = tuner.layer.bituning_adapters[self._model.active_adapter]
+        tensors = [*adapter.items.buffers()]
+        if adapter.config.item_vectors == "fused":
+            tensors.append(adapter.view_weights)
         encoder = tuner.collaborative_encoder
         if encoder is not None:
             tensors.append(encoder.get_input_embeddings().weight)

@@ -1,5 +1,6 @@
 """Trains a Bi-Tuning adapter on a frozen language model."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from laser_peft.data import PromptBuilder, Split
 from .datasets import PromptDataset
 from .laser_trainer import LaserTrainer
 from .ranking_trainer import best_checkpoint_arguments, by_length, ranking_arguments
+from .reading import BATCH_SIZE
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
+
+MIN_READING_EPOCHS, MIN_READING_STEPS = 8, 640
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,12 @@ class LaserSettings:
         item_epochs: with ``item_vectors="text"``: passes of a first phase, before each of which
             the adapter reads the table of item vectors anew (:func:`train_in_phases`); 0 for no
             such phase, the table being the bare language model's. Without effect on other item
-            vectors, which no training changes but for a learned map: those of the encoder, and
-            beside them with ``"fused"`` the bare language model's.
+            vectors, which no training changes: those of the encoder, and beside them with
+            ``"fused"`` the bare language model's.
+        reading_epochs: with ``item_vectors="fused"``: passes of a first phase, in which the text
+            reader learns by itself from every position of all histories (:func:`train_reading`);
+            in the second it stays as it is. None: 8, or as many as make 640 steps where users are
+            few; 0: no such phase, it learns along with the adapter.
         every_prefix: one example for every item that follows another; else one a user.
         batch_size: examples a step.
         learning_rate: of AdamW at its highest; warms up over 5 % of the steps, then falls
@@ -47,6 +55,7 @@ class LaserSettings:
 
     epochs: int = 3
     item_epochs: int = 1
+    reading_epochs: int | None = None
     every_prefix: bool = False
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -62,10 +71,30 @@ class LaserSettings:
         check_not_below_zero(
             self, "weight_decay", "validation_users", "num_negatives", "item_epochs"
         )
+        if self.reading_epochs is not None:
+            check_not_below_zero(self, "reading_epochs")
 
     def item_epochs_of(self, item_vectors: str) -> int:
         """Returns the epochs that read items anew, by the ``item_vectors`` of an adapter."""
         return self.item_epochs if item_vectors == "text" else 0
+
+    def reading_epochs_of(self, reads_texts: bool, num_users: int) -> int:
+        """Returns the epochs of the text reader by itself.
+
+        Args:
+            reads_texts: whether the adapter has a text reader.
+            num_users: users to learn from.
+
+        Example:
+            >>> LaserSettings().reading_epochs_of(True, 22_363)
+            8
+            >>> LaserSettings().reading_epochs_of(True, 2_000)
+            40
+        """
+        if not reads_texts or self.reading_epochs is not None:
+            return (self.reading_epochs or 0) if reads_texts else 0
+        steps_an_epoch = math.ceil(num_users / BATCH_SIZE)
+        return max(MIN_READING_EPOCHS, math.ceil(MIN_READING_STEPS / max(steps_an_epoch, 1)))
 
 
 def train_laser(

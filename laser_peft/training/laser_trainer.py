@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS
+from laser_peft.evaluation.ranking import CHUNK_ITEMS, ranks_of_scores
+from laser_peft.evaluation.scores import DotProducts
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks
-
-# Of the text part, where the collaborative part counts one; each but the first is the root of two
-# times the one before.
-TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-8, 5)))
+from .weighing import WEIGHINGS, WeighedScores, best_weighing
 
 
 class LaserTrainer(RankingTrainer):
@@ -27,10 +26,11 @@ class LaserTrainer(RankingTrainer):
     evaluate also ``seen``, all that the user has had (see ``PromptDataset``). Metrics are named
     like ``unmasked_ndcg@10``; ``ndcg@10`` is the mean of both protocols.
 
-    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the two parts
-    of a user vector: it tries :data:`TEXT_WEIGHTS` and leaves the adapter with the one of the best
-    ``ndcg@10``. In training the encoder's part is no guide, for the encoder has seen the very
-    events that are learnt from. Other data sets, and predictions, leave the weights as they are.
+    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the two
+    parts: it tries :data:`WEIGHINGS` and leaves the adapter with the one that
+    :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's part is no guide, for the
+    encoder has seen the very events that are learnt from. Other data sets, and predictions, leave
+    the weights as they are.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
@@ -68,7 +68,7 @@ class LaserTrainer(RankingTrainer):
         if eval_dataset is not None or not self._is_fused:
             return super().evaluate(eval_dataset, *args, **kwargs)
         before = self._tuner.view_weights
-        self._tuner.set_view_weights(1.0, 1.0)  # both parts at their full length
+        self._tuner.set_view_weights(1.0, 1.0, 0.0)  # both parts at their full length
         self._is_weighing = True
         try:
             metrics = super().evaluate(eval_dataset, *args, **kwargs)
@@ -82,27 +82,38 @@ class LaserTrainer(RankingTrainer):
     def ranks(
         self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
     ) -> Tensor:
-        """Ranks the targets: ``(B, 2)`` int64, or ``(B, 2 W)`` with every text weight."""
-        rank = super().ranks
+        """Ranks the targets: ``(B, 2)`` int64, or ``(B, 2 W)`` under every weighing."""
         if not self._is_weighing:
-            return rank(user_vectors, item_vectors, targets, seen)
-        width = user_vectors.size(1)
-        is_text = torch.arange(width, device=user_vectors.device) >= width - self._text_dim
-        weighed = (torch.where(is_text, w * user_vectors, user_vectors) for w in TEXT_WEIGHTS)
-        return torch.cat([rank(vectors, item_vectors, targets, seen) for vectors in weighed], dim=1)
+            return super().ranks(user_vectors, item_vectors, targets, seen)
+        width, tried = item_vectors.size(1) - self._config.item_text_dim, len(WEIGHINGS)
+        scores = WeighedScores(
+            DotProducts(user_vectors[:, :width], item_vectors[:, :width]),
+            DotProducts(user_vectors[:, width:], item_vectors[:, width:]),
+            self._tuner.rare_items().to(item_vectors.device),
+            WEIGHINGS,
+        )
+        ranks = ranks_of_scores(
+            scores,
+            len(item_vectors),
+            targets.repeat(tried),
+            seen.repeat(tried, 1),
+            chunk_items=CHUNK_ITEMS // 8,
+        )
+        return ranks.view(tried, len(targets), -1).transpose(0, 1).flatten(1)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Names the metrics; while weighing, those of the best text weight, which is then set.
+        """Names the metrics; while weighing, those of the best weighing, which is then set.
 
-        Every process is given the ranks of all users, so all take the same weight.
+        Every process is given the ranks of all users, so all take the same one.
         """
         if not self._is_weighing:
             return _both_protocols(prediction)
-        by_weight = np.split(prediction.predictions, len(TEXT_WEIGHTS), axis=1)
+        by_weight = np.split(prediction.predictions, len(WEIGHINGS), axis=1)
         metrics = [_both_protocols(EvalPrediction(r, prediction.label_ids)) for r in by_weight]
-        best = int(np.argmax([values["ndcg@10"] for values in metrics]))
-        self._tuner.set_view_weights(1.0, TEXT_WEIGHTS[best])
-        return metrics[best] | {"text_weight": TEXT_WEIGHTS[best]}
+        best = best_weighing([values["ndcg@10"] for values in metrics])
+        self._tuner.set_view_weights(*WEIGHINGS[best])
+        weights = {"text_weight": WEIGHINGS[best].text, "rarity": WEIGHINGS[best].rarity}
+        return metrics[best] | weights
 
     @property
     def _tuner(self) -> Any:
@@ -115,10 +126,6 @@ class LaserTrainer(RankingTrainer):
     @property
     def _is_fused(self) -> bool:
         return self._config.item_vectors == "fused"
-
-    @property
-    def _text_dim(self) -> int:
-        return self._config.item_text_dim
 
 
 def _both_protocols(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,10 +1,13 @@
-"""Trains an adapter in one phase, or in two where it reads its items as it reads its users.
+"""Trains an adapter in its phases.
 
-Follows arXiv 2409.01605: in a first phase the table of item vectors is read anew before every
-epoch, in a second one it stays as it was at the best step of the first.
+Follows arXiv 2409.01605 where an adapter reads its items as it reads its users: in a first phase
+the table of item vectors is read anew before every epoch, in a second one it stays as it was at the
+best step of the first. With fused item vectors, where the texts' part of the table never changes,
+the text reader learns in the first phase and stays as it is in the second.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +18,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from laser_peft.data import PromptBuilder, Split
 from laser_peft.item_encoding import encode_items
 from laser_peft.runs import last_checkpoint
+from laser_peft.tuner import BiTuningConfig
 
 from .epoch_order import is_within_an_epoch
 from .laser import LaserSettings, train_laser
+from .reading import kept_as_it_is, train_reading
 
 FIRST, LAST = "laser-phase-1", "laser"
 
@@ -27,27 +32,31 @@ class Phase(NamedTuple):
 
     Args:
         name: of its checkpoints' folder.
-        settings: how it trains.
+        settings: how it trains; ``epochs`` are its own.
         reads_items: whether the table of item vectors is read anew before every epoch.
+        reads_texts: whether the text reader learns by itself, and nothing else does.
     """
 
     name: str
     settings: LaserSettings
-    reads_items: bool
+    reads_items: bool = False
+    reads_texts: bool = False
 
 
-def phases_of(item_vectors: str, settings: LaserSettings) -> list[Phase]:
+def phases_of(config: BiTuningConfig, settings: LaserSettings, num_users: int) -> list[Phase]:
     """Lists the phases in which an adapter is trained.
 
     Args:
-        item_vectors: of its configuration; only with ``"text"`` there are two.
+        config: of the adapter.
         settings: of the whole training.
+        num_users: users to learn from.
     """
-    last = Phase(LAST, settings, reads_items=False)
-    epochs = settings.item_epochs_of(item_vectors)
-    if not epochs:
-        return [last]
-    return [Phase(FIRST, replace(settings, epochs=epochs), reads_items=True), last]
+    last = Phase(LAST, settings)
+    if epochs := settings.item_epochs_of(config.item_vectors):
+        return [Phase(FIRST, replace(settings, epochs=epochs), reads_items=True), last]
+    if epochs := settings.reading_epochs_of(config.has_text_skip, num_users):
+        return [Phase(FIRST, replace(settings, epochs=epochs), reads_texts=True), last]
+    return [last]
 
 
 class ReadsItems(TrainerCallback):
@@ -110,20 +119,23 @@ def train_in_phases(
         callbacks_of: gives the Trainer's further callbacks by the name of the phase.
     """
     config = model.peft_config[model.active_adapter]
-    phases = phases_of(config.item_vectors, settings)
+    phases = phases_of(config, settings, len(split.train_histories))
     found = [last_checkpoint(checkpoints / phase.name) for phase in phases]
     # A checkpoint of a later phase holds all that the ones before it have learnt.
     start = max((place for place, checkpoint in enumerate(found) if checkpoint), default=0)
     for phase, checkpoint in list(zip(phases, found, strict=True))[start:]:
-        callbacks = [ReadsItems(prompts)] if phase.reads_items else []
-        train_laser(
-            model,
-            split,
-            prompts,
-            checkpoints / phase.name,
-            phase.settings,
-            max_items=max_items,
-            seed=seed,
-            resume_from_checkpoint=checkpoint,
-            callbacks=[*callbacks, *callbacks_of(phase.name)],
+        folder, callbacks = checkpoints / phase.name, [*callbacks_of(phase.name)]
+        going_on: dict[str, Any] = dict(
+            max_items=max_items, seed=seed, resume_from_checkpoint=checkpoint
         )
+        if phase.reads_texts:
+            epochs = phase.settings.epochs
+            train_reading(model, split, folder, epochs, callbacks=callbacks, **going_on)
+            continue
+        if phase.reads_items:
+            callbacks = [ReadsItems(prompts), *callbacks]
+        has_read = any(earlier.reads_texts for earlier in phases)
+        with kept_as_it_is(model) if has_read else nullcontext():
+            train_laser(
+                model, split, prompts, folder, phase.settings, callbacks=callbacks, **going_on
+            )

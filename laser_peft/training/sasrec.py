@@ -4,18 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
 from laser_peft.data import Split
 
 from .datasets import HistoryDataset, NextItemDataset
-from .item_dropout import leave_items_out
-from .ranking_trainer import RankingTrainer, best_checkpoint_arguments, ranking_arguments
+from .next_item_trainer import NextItemTrainer
+from .ranking_trainer import best_checkpoint_arguments, ranking_arguments
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
 MIN_EPOCHS, MIN_STEPS = 24, 1500
@@ -101,31 +98,6 @@ class SASRecSettings:
         )
 
 
-class SASRecTrainer(RankingTrainer):
-    """Trains a SASRec; every step draws what it leaves out, and its own ``num_negatives``."""
-
-    def __init__(self, *args: Any, num_negatives: int, item_dropout: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.num_negatives = num_negatives
-        self.item_dropout = item_dropout
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Decays norms and biases too: the last norm's gain is the temperature of the scores."""
-        return [name for name, _ in model.named_parameters()]
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """Thins the histories, adds ``negatives (K,)``, then computes the model's own loss."""
-        # Drawn here and not in the dataset, which is read ahead: a resumed run draws the same.
-        inputs = inputs | leave_items_out(inputs["input_ids"], inputs["labels"], self.item_dropout)
-        if self.num_negatives:
-            num_items = self.accelerator.unwrap_model(model).config.num_items
-            drawn = torch.randint(1, num_items + 1, (self.num_negatives,))
-            inputs = inputs | {"negatives": drawn.to(inputs["labels"].device)}
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-
 def train_sasrec(
     split: Split,
     num_items: int,
@@ -174,9 +146,10 @@ def train_sasrec(
         seed=seed,
         **best_checkpoint_arguments(),
     )
-    trainer = SASRecTrainer(
+    trainer = NextItemTrainer(
         model,
         args,
+        num_items=num_items,
         train_dataset=train_dataset,
         eval_dataset=HistoryDataset(split.validation, max_items),
         callbacks=[

@@ -126,10 +126,8 @@ class BiTuningAdapter(nn.Module):
             self.text_reader = TextReader(config.item_text_dim, dropout=TEXT_READER_DROPOUT)
         self.view_weights: Tensor
         if fused:
-            weights = (
-                (1.0, 0.0) if config.collaborative_skip and config.init_weights else (1.0, 1.0)
-            )
-            self.register_buffer("view_weights", torch.tensor(weights))
+            text = 0.0 if config.collaborative_skip and config.init_weights else 1.0
+            self.register_buffer("view_weights", torch.tensor([1.0, text, 1.0]))
 
     def prefix_for(self, states: Tensor, mask: Tensor) -> MFormerOutput:
         """Gives each user's prefix tokens.

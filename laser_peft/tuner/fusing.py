@@ -3,12 +3,22 @@
 Axes: B users, L items in a history, C collaborative width, X width of text vectors, R = C + X.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from laser_peft.losses import next_item_loss
 
 from .adapter import BiTuningAdapter
+
+
+class ViewWeights(NamedTuple):
+    """How much the two parts of fused vectors count; see ``BiTuningModel.set_view_weights``."""
+
+    collaborative: float
+    text: float
+    rarity: float
 
 
 def fuse(

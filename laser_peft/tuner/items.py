@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RARE = 3  # events after which an item's text counts half as much more as that of an unseen one
+RARE = 3  # events after which an item is half as rare as one that was never seen
 OFTEN = 2**31  # events of an item where nobody counted: its text counts once
 
 
@@ -16,9 +16,9 @@ class ItemVectors(nn.Module):
     """Turns the encoder's table and a table of text vectors into the vectors that are scored.
 
     The text table is not trained; it is saved with the adapter. Fused vectors are the encoder's,
-    zero for an item that it never saw, and beside them a linear map of the text vector, the
-    identity at first. The encoder scores rare items low, for they were rarely the answer; outside
-    of training the text of an item that it saw n times therefore counts ``1 + 3 / (3 + n)``.
+    zero for an item that it never saw, and beside them the text vector. The encoder scores rare
+    items low, for they were rarely the answer; outside of training the text of an item that it saw
+    n times therefore counts ``1 + rarity * 3 / (3 + n)``.
 
     Args:
         source: ``"collaborative"``, ``"text"`` or ``"fused"``.
@@ -37,9 +37,6 @@ class ItemVectors(nn.Module):
         # Until its file fills it, the table must not pass for one that was computed.
         self.register_buffer("text", torch.full((num_text_items, text_dim), torch.nan))
         self.register_buffer("events", torch.full((num_text_items,), OFTEN))
-        if source == "fused":
-            self.projection = nn.Linear(text_dim, text_dim, bias=False)
-            nn.init.eye_(self.projection.weight)
 
     @torch.no_grad()
     def set_text(self, vectors: Tensor, events: Tensor | None = None) -> None:
@@ -81,11 +78,13 @@ class ItemVectors(nn.Module):
         self.text = vectors.detach().to(device, torch.float32, copy=True)
         self.events = events.to(device, copy=True)
 
-    def forward(self, collaborative: Tensor | None) -> Tensor:
+    def forward(self, collaborative: Tensor | None, rarity: Tensor | None = None) -> Tensor:
         """Gives the vectors of items ``1..N``.
 
         Args:
             collaborative: ``(N_c, C)`` float, the encoder's table; None without an encoder.
+            rarity: scalar float, with fused vectors: how much more the text of an item counts that
+                the encoder never saw. None: no more.
 
         Returns:
             ``(N, R)`` float.
@@ -103,16 +102,20 @@ class ItemVectors(nn.Module):
         if self.source == "text":
             return self._table()
         assert collaborative is not None, "the configuration asks for an encoder"
-        text = self.of_text()
+        text = self._table()
         if len(text) < len(collaborative):
             raise ValueError(
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
-        if not self.training:
-            text = text * (1 + RARE / (RARE + self.events.to(text)))[:, None]
+        if not self.training and rarity is not None:
+            text = text * (1 + rarity.to(text) * self.rare())[:, None]
         own = collaborative.to(text) * (self.events[: len(collaborative), None] > 0)
         return torch.cat([F.pad(own, (0, 0, 0, len(text) - len(collaborative))), text], 1)
+
+    def rare(self) -> Tensor:
+        """Tells how rare each item is: ``(N,)`` float32, 1 if never seen, towards 0 if often."""
+        return RARE / (RARE + self.events.float())
 
     def of_text(self) -> Tensor:
         """Gives the ``(N, X)`` text part of fused vectors.
@@ -120,7 +123,7 @@ class ItemVectors(nn.Module):
         Raises:
             ValueError: if the text table is not set.
         """
-        return self.projection(self._table().to(self.projection.weight.dtype))
+        return self._table()
 
     def texts_of(self, history: Tensor) -> Tensor:
         """Looks up the text vectors of ``(B, L)`` item ids: ``(B, L, X)``, zero for id 0.

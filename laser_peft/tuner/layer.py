@@ -88,7 +88,8 @@ class ActiveAdapter(NamedTuple):
         """
         vectors = passed
         if vectors is None:
-            vectors = self.adapter.items(self.encoder and self.encoder.item_vectors())
+            rarity = self.adapter.view_weights[2] if self.config.item_vectors == "fused" else None
+            vectors = self.adapter.items(self.encoder and self.encoder.item_vectors(), rarity)
         elif vectors.ndim != 2 or vectors.size(1) != self.config.recommendation_dim:
             raise ValueError(
                 f"item_vectors must have the shape (items, {self.config.recommendation_dim}), "

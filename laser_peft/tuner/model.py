@@ -18,6 +18,7 @@ from .adapter import BiTuningAdapter
 from .base_model import check_base_model, embedding_scale, end_of_text, hidden_dim
 from .devices import device_of
 from .encoder import load_encoder
+from .fusing import ViewWeights
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
 from .recommending import text_states
@@ -117,32 +118,39 @@ class BiTuningModel(BaseTuner):
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
 
     @property
-    def view_weights(self) -> tuple[float, float]:
-        """How much the collaborative and the text part of fused user vectors count.
+    def view_weights(self) -> ViewWeights:
+        """How much the collaborative and the text part of fused vectors count.
 
         Raises:
             ValueError: if the active adapter's item vectors are not fused.
         """
-        collaborative, text = self._view_weights().tolist()
-        return collaborative, text
+        return ViewWeights(*self._view_weights().tolist())
 
-    def set_view_weights(self, collaborative: float, text: float) -> None:
+    def set_view_weights(self, collaborative: float, text: float, rarity: float = 1.0) -> None:
         """Sets them for every use but training, where each part counts one; saved with the adapter.
 
         The encoder has seen the events that the adapter learns from, so the parts are weighed on
         events that neither has seen (``LaserTrainer`` does).
 
+        Args:
+            collaborative: factor of the collaborative part.
+            text: factor of the text part.
+            rarity: how much more the text of an item counts that the encoder never saw; half as
+                much more after three events.
+
         Raises:
             ValueError: if the active adapter's item vectors are not fused, or a weight is negative
                 or no finite number.
         """
-        if not all(0 <= weight < float("inf") for weight in (collaborative, text)):
-            raise ValueError(
-                "view weights must be finite and not negative, got collaborative="
-                f"{collaborative} and text={text}"
-            )
+        wanted = ViewWeights(collaborative, text, rarity)
+        if not all(0 <= weight < float("inf") for weight in wanted):
+            raise ValueError(f"view weights must be finite and not negative, got {wanted}")
         weights = self._view_weights()
-        weights.copy_(weights.new_tensor([collaborative, text]))
+        weights.copy_(weights.new_tensor(wanted))
+
+    def rare_items(self) -> Tensor:
+        """Tells how rare the encoder found each item: ``(N,)``, 1 if never seen, else less."""
+        return self._active.adapter.items.rare()
 
     def _view_weights(self) -> Tensor:
         adapter = self._active.adapter

@@ -186,7 +186,9 @@ def recommend(
             loss = next_item_loss(scaled, catalogue, labels, negatives)
             if aux_loss is not None:
                 loss = loss + config.router_balance_weight * aux_loss
-            if queries is not None and inputs.history is not None and adapter.training:
+            # Frozen, the text reader has learnt before (laser_peft.training.phases).
+            learns = adapter.training and queries is not None and queries[0].requires_grad
+            if learns and queries is not None and inputs.history is not None:
                 texts = adapter.items.of_text()
                 loss = loss + reading_loss(*queries, inputs.history, texts, negatives)
     output = BiTuningOutput(

@@ -33,7 +33,7 @@ def make_recommender(lm_folder, encoder_folder, shop, tokenizer, item_vectors="c
         events[[0, 7]] = 0
         whitening = give_text_vectors(model, tokenizer, catalogue, events=events)
     if item_vectors == "fused":
-        torch.nn.init.normal_(adapter.items.projection.weight)
+        torch.nn.init.normal_(adapter.text_reader.projection.weight)
     return LaserRecommender(model, tokenizer, catalogue, LIMITS, whitening=whitening)
 
 

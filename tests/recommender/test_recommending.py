@@ -187,8 +187,8 @@ def test_item_vectors_that_are_kept_follow_every_change(lm_folder, encoder_folde
 
     before = kept()
     for change in (
-        lambda: items.projection.weight.mul_(2),
-        lambda: setattr(items.projection.weight, "data", torch.eye(32)),
+        lambda: fused.model.set_view_weights(1.0, 1.0, 2.0),
+        lambda: fused.model.set_view_weights(1.0, 1.0, 0.5),
         lambda: table[1:].add_(1),
         lambda: items.events.add_(1),
         lambda: fused.model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32)),

@@ -9,8 +9,8 @@ from laser_peft import BiTuningConfig
 from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
 from laser_peft.evaluation import summarise
 from laser_peft.training import LaserTrainer, PromptDataset, rank_dataset
-from laser_peft.training.laser_trainer import TEXT_WEIGHTS
 from laser_peft.training.ranking_trainer import ranking_arguments
+from laser_peft.training.weighing import WEIGHINGS, ViewWeights, best_weighing
 
 
 @pytest.fixture
@@ -45,30 +45,42 @@ def both(ranks):
     return np.mean([summarise(ranks[:, column])["ndcg@10"] for column in (0, 1)])
 
 
-def test_the_best_text_weight_on_validation_is_kept(trainer, model, datasets):
+def test_the_best_weighing_on_validation_is_kept(trainer, model, datasets):
+    events = torch.arange(23) % 7
+    model.base_model.set_item_text_vectors(F.normalize(torch.randn(23, 7), dim=1), events)
     told = trainer.evaluate()
     weights = model.base_model.view_weights
-    assert weights == (1.0, pytest.approx(told["eval_text_weight"]))
+    assert weights == pytest.approx((1.0, told["eval_text_weight"], told["eval_rarity"]))
     assert both(rank_dataset(model, datasets[0], batch_size=5)) == pytest.approx(
         told["eval_ndcg@10"]
     )
-    for weight in TEXT_WEIGHTS:
-        model.base_model.set_view_weights(1.0, weight)
-        tried = both(rank_dataset(model, datasets[0], batch_size=5))
-        assert tried <= told["eval_ndcg@10"] + 1e-9
+    tried = []
+    for weighing in WEIGHINGS:
+        model.base_model.set_view_weights(*weighing)
+        tried.append(both(rank_dataset(model, datasets[0], batch_size=5)))
+    assert WEIGHINGS[best_weighing(tried)] == pytest.approx(weights)
+    assert len(set(tried)) > 3
+
+
+def test_of_what_is_as_good_the_highest_rarity_is_taken():
+    tried = [ViewWeights(1, text, rarity) for rarity in (0, 1, 3) for text in (0, 1, 2)]
+    assert best_weighing([0.5, 1.0, 0.9, 0.5, 0.98, 0.7, 0.5, 0.989, 0.9], tried) == 1
+    assert best_weighing([0.5, 1.0, 0.9, 0.5, 0.98, 0.7, 0.5, 0.991, 0.995], tried) == 8
+    # Without texts rarity changes nothing, and the first is taken.
+    assert best_weighing([1.0, 0.1, 0.1, 1.0, 0.1, 0.1, 1.0, 0.1, 0.1], tried) == 0
 
 
 def test_nothing_is_weighed_on_other_users(trainer, model, datasets):
-    model.base_model.set_view_weights(0.5, 0.25)
+    model.base_model.set_view_weights(0.5, 0.25, 3.0)
     ranks = trainer.predict(datasets[1]).predictions
     told = trainer.evaluate(datasets[1])
-    assert model.base_model.view_weights == (0.5, 0.25)
+    assert model.base_model.view_weights == (0.5, 0.25, 3.0)
     assert told["eval_ndcg@10"] == pytest.approx(both(ranks))
     assert "eval_text_weight" not in told
 
 
 def test_weights_come_back_when_an_evaluation_breaks_off(trainer, model, monkeypatch):
-    model.base_model.set_view_weights(0.5, 0.25)
+    model.base_model.set_view_weights(0.5, 0.25, 3.0)
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -76,7 +88,7 @@ def test_weights_come_back_when_an_evaluation_breaks_off(trainer, model, monkeyp
     monkeypatch.setattr(trainer, "prediction_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         trainer.evaluate()
-    assert model.base_model.view_weights == (0.5, 0.25)
+    assert model.base_model.view_weights == (0.5, 0.25, 3.0)
 
 
 def test_one_view_needs_no_weights(lm_folder, encoder_folder, datasets, tmp_path):

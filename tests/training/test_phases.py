@@ -207,16 +207,15 @@ def test_a_finished_training_ends_where_it_was(make, learn, tmp_path):
     assert same(learn(make(), tmp_path), whole)
 
 
-def test_only_what_is_read_by_the_adapter_has_two_phases():
+def test_what_the_adapter_reads_itself_has_two_phases():
     settings = LaserSettings(epochs=3, item_epochs=2)
-    (fused,), (collaborative,) = (phases_of(kind, settings) for kind in ("fused", "collaborative"))
-    assert fused == collaborative == ("laser", settings, False)
-    first, second = phases_of("text", settings)
+    (collaborative,) = phases_of(BiTuningConfig(), settings, 7)
+    assert collaborative == ("laser", settings, False, False)
+    text = BiTuningConfig(item_vectors="text")
+    first, second = phases_of(text, settings, 7)
     assert (first.name, first.settings.epochs, first.reads_items) == ("laser-phase-1", 2, True)
-    assert second == fused
-    assert phases_of("text", LaserSettings(item_epochs=0)) == [
-        ("laser", LaserSettings(item_epochs=0), False)
-    ]
+    assert second == collaborative
+    assert [phase.name for phase in phases_of(text, LaserSettings(item_epochs=0), 7)] == ["laser"]
 
 
 def test_without_a_first_phase_the_table_stays(model, learn, tmp_path, tables):

@@ -33,7 +33,7 @@ def test_weights_scale_the_two_parts(fused):
     fused.base_model.set_view_weights(1.0, 1.0)
     both = fused(**batch).user_vectors
     fused.base_model.set_view_weights(0.5, 2.0)
-    assert fused.base_model.view_weights == (0.5, 2.0)
+    assert fused.base_model.view_weights == (0.5, 2.0, 1.0)
     scaled = fused(**batch).user_vectors
     torch.testing.assert_close(scaled, torch.cat([0.5 * both[:, :R], 2 * both[:, R:]], 1))
 
@@ -135,7 +135,7 @@ def test_the_reader_sums_what_came_before_and_newer_items_count_more():
 
 
 def test_wrong_view_weights_are_refused(fused, lm, encoder_folder):
-    with pytest.raises(ValueError, match="must be finite and not negative, got .*text=-1"):
+    with pytest.raises(ValueError, match="must be finite and not negative, got .*text=-1.0"):
         fused.base_model.set_view_weights(1.0, -1.0)
     other = make_model(lm, encoder_folder)
     with pytest.raises(ValueError, match="one view of the items, and nothing to weigh"):

@@ -1,0 +1,137 @@
+"""Trains an adapter's text reader by itself: what a history's texts say of the next item's text.
+
+Axes: B users, L items in a history, N items in the catalogue, X width of text vectors.
+
+Every position of every history is an example, and the language model, which wrote the text
+vectors, is not read again: an epoch takes seconds where the adapter's takes minutes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import TrainerCallback, set_seed
+
+from laser_peft.data import Split
+from laser_peft.losses import next_item_loss
+from laser_peft.tuner.text_reader import TextReader
+
+from .datasets import NextItemDataset
+from .item_dropout import IGNORE_INDEX
+from .next_item_trainer import NextItemTrainer
+from .ranking_trainer import ranking_arguments
+
+BATCH_SIZE = 128  # users a step
+LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.1
+ITEM_DROPOUT = 0.2
+MANY_ITEMS, NUM_NEGATIVES = 4096, 2048  # of larger catalogues a step sees a sample
+
+
+class Reading(nn.Module):
+    """A text reader with the text vectors that it reads and is scored by.
+
+    Args:
+        reader: what learns.
+        texts: ``(N, X)`` float, the items' own.
+    """
+
+    def __init__(self, reader: TextReader, texts: Tensor) -> None:
+        super().__init__()
+        self.reader = reader
+        self.texts: Tensor
+        self.register_buffer("texts", texts, persistent=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        negatives: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Computes the loss of all positions.
+
+        Args:
+            input_ids: ``(B, L)`` int64 item ids, 0 = padding anywhere.
+            attention_mask: not needed beside the ids.
+            labels: ``(B, L)`` int64, the item after each position, -100 to skip it.
+            negatives: ``(K,)`` int64 item ids that stand for all others; None: the catalogue.
+
+        Returns:
+            ``loss``, a scalar in nats, 0 where there is no label.
+        """
+        assert labels is not None
+        real = input_ids != 0
+        read = self.reader(self.texts[(input_ids - 1).clamp(min=0)] * real.unsqueeze(-1), real)
+        chosen = labels != IGNORE_INDEX
+        if not chosen.any():
+            return {"loss": read.sum() * 0}
+        loss = next_item_loss(read[chosen], self.texts, labels[chosen], negatives)
+        return {"loss": loss}
+
+
+def train_reading(
+    model: PeftModel,
+    split: Split,
+    output_dir: str | Path,
+    epochs: int,
+    *,
+    max_items: int,
+    seed: int = 0,
+    resume_from_checkpoint: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Trains the text reader of the active adapter in place.
+
+    Args:
+        model: a causal LM with a Bi-Tuning adapter of fused item vectors and a text skip, whose
+            text vectors are set.
+        split: what to learn from; neither validation nor test examples are read.
+        output_dir: folder of the Trainer's checkpoints, one an epoch, the newest kept.
+        epochs: passes over the users.
+        max_items: longest history in items.
+        seed: of the order of users, dropout and what is drawn.
+        resume_from_checkpoint: a checkpoint folder of an interrupted run.
+        callbacks: of the Trainer, beside its own.
+    """
+    adapter = model.base_model.layer.bituning_adapters[model.active_adapter]
+    texts = adapter.items.of_text()
+    set_seed(seed)
+    args = ranking_arguments(
+        output_dir,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="random",
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="epoch",
+        seed=seed,
+    )
+    trainer = NextItemTrainer(
+        Reading(adapter.text_reader, texts),
+        args,
+        train_dataset=NextItemDataset(split.train_histories, max_items),
+        callbacks=list(callbacks),
+        num_items=len(texts),
+        num_negatives=NUM_NEGATIVES if len(texts) > MANY_ITEMS else 0,
+        item_dropout=ITEM_DROPOUT,
+    )
+    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+
+
+@contextmanager
+def kept_as_it_is(model: PeftModel) -> Iterator[None]:
+    """Freezes the text reader of the active adapter within."""
+    reader = model.base_model.layer.bituning_adapters[model.active_adapter].text_reader
+    learning = [parameter for parameter in reader.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -1,0 +1,87 @@
+"""Weighs the two parts of fused vectors: scores every weighing of a batch in one go.
+
+Axes: B users, N items in the catalogue, W weighings.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laser_peft.evaluation.scores import Scores
+from laser_peft.tuner.fusing import ViewWeights
+
+# Of the text part, where the collaborative part counts one; each but the first is the root of two
+# times the one before.
+TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-7, 3)))
+RARITIES = (0.0, 1.0, 3.0, 9.0)
+WEIGHINGS = tuple(
+    ViewWeights(1.0, text, rarity) for rarity, text in itertools.product(RARITIES, TEXT_WEIGHTS)
+)
+AS_GOOD = 0.99  # of the best
+
+
+class WeighedScores:
+    """Scores of the same users under every weighing, one weighing after another: W * B rows.
+
+    Args:
+        collaborative: scores of B users by the collaborative part alone.
+        texts: by the text part alone, each text counting once.
+        rare: ``(N,)`` float in ``(0, 1]``, how rare each item is (``ItemVectors.rare``).
+        weighings: what is tried.
+    """
+
+    def __init__(
+        self, collaborative: Scores, texts: Scores, rare: Tensor, weighings: Sequence[ViewWeights]
+    ) -> None:
+        self.collaborative = collaborative
+        self.texts = texts
+        self.rare = rare
+        self.weights = torch.tensor(weighings, device=rare.device)  # (W, 3)
+
+    def of_range(self, start: int, stop: int) -> Tensor:
+        """See :meth:`Scores.of_range`."""
+        parts = self.collaborative.of_range(start, stop), self.texts.of_range(start, stop)
+        return self._weighed(*parts, self.rare[start:stop])
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """See :meth:`Scores.of_items`; takes and gives W * B rows, as ``repeat`` makes them."""
+        own = items[: len(items) // len(self.weights)]
+        parts = self.collaborative.of_items(own), self.texts.of_items(own)
+        rare = self.rare[own.to(self.rare.device) - 1]
+        return self._weighed(parts[0][:, None], parts[1][:, None], rare[:, None])[:, 0]
+
+    def _weighed(self, collaborative: Tensor, texts: Tensor, rare: Tensor) -> Tensor:
+        """Weighs scores ``(B, n)`` of items as rare as ``(n,)`` or ``(B, n)``: ``(W * B, n)``."""
+        weights = self.weights.to(collaborative)[:, :, None, None]
+        rare = rare.to(collaborative)
+        text = weights[:, 1] * (1 + weights[:, 2] * rare) * texts
+        return (weights[:, 0] * collaborative + text).flatten(0, 1)
+
+
+def best_weighing(quality: Sequence[float], weighings: Sequence[ViewWeights] = WEIGHINGS) -> int:
+    """Picks a weighing by what it brought on validation users.
+
+    What is sold tomorrow is newer than what validation saw, so that of all that is as good as the
+    best within 1 %, the one of the highest rarity is taken, and of those the best.
+
+    Args:
+        quality: of each weighing, higher is better.
+        weighings: what was tried.
+
+    Returns:
+        Its place.
+
+    Example:
+        >>> tried = [ViewWeights(1.0, 1.0, 0.0), ViewWeights(1.0, 1.0, 3.0)]
+        >>> best_weighing([0.6, 0.598], tried)
+        1
+    """
+    enough = AS_GOOD * max(quality)
+    good = [place for place, value in enumerate(quality) if value >= enough]
+    return max(good, key=lambda place: (_counting_rarity(weighings[place]), quality[place]))
+
+
+def _counting_rarity(weighing: ViewWeights) -> float:
+    return weighing.rarity if weighing.text else 0.0  # without texts it changes nothing

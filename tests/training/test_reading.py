@@ -1,0 +1,117 @@
+"""The first phase of fused item vectors: the text reader by itself."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import NUM_ITEMS
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from laser_peft import BiTuningConfig
+from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
+from laser_peft.training import LaserSettings, train_in_phases
+from laser_peft.training.reading import Reading
+from laser_peft.tuner.fusing import reading_loss
+from laser_peft.tuner.text_reader import TextReader
+
+X = 7
+
+
+@pytest.fixture(scope="module")
+def catalogue(shop):
+    return Catalogue.read(shop / "items.jsonl")
+
+
+@pytest.fixture(scope="module")
+def split(shop, catalogue):
+    log = read_interactions(shop / "interactions.csv.gz")
+    return leave_one_out(Histories.from_interactions(log, catalogue))
+
+
+@pytest.fixture
+def learn(lm_folder, encoder_folder, split, catalogue, tokenizer):
+    prompts = PromptBuilder(tokenizer, catalogue, max_tokens=200)
+
+    def learn(folder, *callbacks, **settings):
+        torch.manual_seed(0)
+        llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+        config = BiTuningConfig(
+            collaborative_encoder=encoder_folder,
+            num_prefix_tokens=3,
+            item_vectors="fused",
+            item_text_dim=X,
+        )
+        model = get_peft_model(llm, config)
+        texts = F.normalize(torch.randn(NUM_ITEMS, X), dim=1)
+        model.base_model.set_item_text_vectors(texts, torch.arange(NUM_ITEMS))
+        settings = LaserSettings(**{"epochs": 1, "reading_epochs": 3, "batch_size": 8} | settings)
+        train_in_phases(
+            model, split, prompts, folder, settings, max_items=50, callbacks_of=lambda _: callbacks
+        )
+        return model
+
+    return learn
+
+
+class Stops(TrainerCallback):
+    """Interrupts after so many steps of a kind of model."""
+
+    def __init__(self, steps, kind):
+        self.steps, self.kind = steps, kind
+
+    def on_step_end(self, args, state, control, *, model, **kwargs):
+        if isinstance(model, Reading) == self.kind and state.global_step == self.steps:
+            raise KeyboardInterrupt
+
+
+def adapter_of(model):
+    return model.base_model.layer.bituning_adapters["default"]
+
+
+def learnt(model):
+    return {name: value.clone() for name, value in adapter_of(model).state_dict().items()}
+
+
+def test_its_loss_is_that_of_every_item_that_follows_another():
+    torch.manual_seed(0)
+    reader, texts = TextReader(X, dropout=0.5).eval(), torch.randn(11, X)
+    history = torch.tensor([[3, 1, 2, 9], [0, 5, 4, 0]])
+    labels = torch.tensor([[1, 2, 9, -100], [-100, 4, -100, -100]])
+    loss = Reading(reader, texts)(history, labels=labels)["loss"]
+    mask = history != 0
+    read = reader(texts[(history - 1).clamp(min=0)] * mask[..., None], mask)
+    torch.testing.assert_close(loss, reading_loss(read, mask, history, texts))
+    nothing = Reading(reader, texts)(history, labels=torch.full_like(labels, -100))["loss"]
+    assert nothing == 0
+
+
+def test_the_reader_learns_first_and_then_stays(learn, tmp_path):
+    seen = []
+
+    class Watches(TrainerCallback):
+        def on_train_end(self, args, state, control, *, model, **kwargs):
+            reader = model.reader if isinstance(model, Reading) else adapter_of(model).text_reader
+            seen.append((type(model).__name__, reader.projection.weight.clone()))
+
+    model = learn(tmp_path, Watches())
+    (first, after_first), (second, after_second) = seen
+    assert (first, second) == ("Reading", "PeftModelForCausalLM")
+    assert not torch.equal(after_first, torch.eye(X))
+    assert torch.equal(after_first, after_second)
+    assert adapter_of(model).head.projection.weight.ne(0).any()
+    assert all(parameter.requires_grad for parameter in adapter_of(model).text_reader.parameters())
+
+
+def test_without_a_first_phase_it_learns_along(learn, tmp_path):
+    model = learn(tmp_path, reading_epochs=0)
+    assert not (tmp_path / "laser-phase-1").exists()
+    assert not torch.equal(adapter_of(model).text_reader.projection.weight, torch.eye(X))
+
+
+@pytest.mark.parametrize(("steps", "reads"), [(1, True), (2, True), (3, True), (1, False)])
+def test_interrupted_it_ends_with_the_same_weights(learn, tmp_path, steps, reads):
+    whole = learnt(learn(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "part", Stops(steps, reads))
+    resumed = learnt(learn(tmp_path / "part"))
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
