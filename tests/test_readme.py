@@ -26,7 +26,8 @@ def test_the_python_example_runs_as_written(trained, lm_folder, tmp_path, monkey
     assert len(re.findall("Thing number", capsys.readouterr().out)) == 10
 
 
-def test_the_commands_run_as_written(shop, lm_folder, tmp_path):
+def test_the_commands_run_as_written(shop, lm_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("laser_peft.training.sasrec.MIN_STEPS", 1)  # for 24 epochs are enough
     text = "".join(blocks("bash")).replace("\\\n", " ")
     commands = [line for line in text.splitlines() if line.startswith("laser-peft ")]
     assert [command.split()[1] for command in commands] == ["train", "recommend", "evaluate"]
