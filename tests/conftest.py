@@ -1,16 +1,21 @@
 """Tiny random models of the real classes, made on the spot. Sizes are distinct primes or so."""
 
+import functools
 import gzip
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Before the imports below: both are read once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import jinja2
 import pytest
 import torch
+import torch.multiprocessing as mp
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -26,6 +31,7 @@ from laser_peft import SASRecConfig, SASRecModel
 from laser_peft.cli import app
 from laser_peft.training import RankingTrainer
 
+FRESH = "spawn" if sys.platform == "win32" else "forkserver"
 NUM_ITEMS = 23
 VOCABULARY = 97
 
@@ -33,6 +39,14 @@ VOCABULARY = 97
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once():
+    """Whenever an adapter is saved, huggingface_hub makes the same template of a model card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Template", functools.cache(jinja2.Template))
+        yield
 
 
 def make_lm(family: str, vocabulary: int = VOCABULARY) -> PreTrainedModel:
@@ -145,8 +159,7 @@ def steps(monkeypatch):
     return taken
 
 
-@pytest.fixture
-def stop_after(monkeypatch):
+def stops_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list]:
     """Interrupts training once so many steps are taken, None: never; gives those taken so far."""
     step, taken, most = RankingTrainer.training_step, [], None
 
@@ -163,6 +176,19 @@ def stop_after(monkeypatch):
 
     monkeypatch.setattr(RankingTrainer, "training_step", stops)
     return stop
+
+
+def run_in_new_processes(function: Callable[..., None], *arguments: object, count: int = 1) -> None:
+    """Calls ``function(rank, *arguments)`` in processes that know nothing of this one.
+
+    They are forks of one server, which has imported the package and has run nothing of it: a
+    process of its own that imports torch and transformers anew takes eight seconds.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: if the function does.
+    """
+    mp.get_context(FRESH).set_forkserver_preload(["laser_peft.cli"])
+    mp.start_processes(function, arguments, nprocs=count, start_method=FRESH)
 
 
 def run_command(*arguments: object) -> Result:

@@ -27,7 +27,8 @@ def test_the_python_example_runs_as_written(trained, tmp_path, monkeypatch, caps
     assert len(re.findall("Thing number", capsys.readouterr().out)) == 10
 
 
-def test_the_commands_run_as_written(shop, lm_folder, tmp_path):
+def test_the_commands_run_as_written(shop, lm_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("laser_peft.training.sasrec.MIN_STEPS", 1)  # for 24 epochs are enough
     text = "".join(blocks("bash")).replace("\\\n", " ")
     commands = [
         shlex.split(line, comments=True)[1:]

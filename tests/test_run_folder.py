@@ -5,7 +5,7 @@ import logging
 import warnings
 
 import pytest
-from conftest import run_command, train_arguments
+from conftest import run_command, stops_training, train_arguments
 
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.training import RankingTrainer
@@ -45,23 +45,43 @@ def test_the_console_shows_short_lines(trained):
     assert "Running training" not in printed
 
 
-@pytest.mark.parametrize("calls", [1, 3])
-def test_a_resumed_run_appends_and_repeats_no_step(
-    trained, shop, lm_folder, tmp_path, stop_after, calls
-):
-    arguments = train_arguments(shop, lm_folder, tmp_path / "run")
-    stop_after(calls)
-    assert run_command(*arguments).exit_code == 130
-    log = (tmp_path / "run" / "log.txt").read_text()
+# One step in: the SASRec is half done; three: the adapter has no checkpoint; four: it has one.
+@pytest.fixture(scope="module", params=[1, 3, 4])
+def resumed(request, shop, lm_folder, tmp_path_factory):
+    """The folder of a run that was interrupted and gone on with; its log when it was cut off."""
+    output = tmp_path_factory.mktemp("resumed") / "run"
+    arguments = train_arguments(shop, lm_folder, output)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after = stops_training(patch)
+        taken = stop_after(request.param)
+        assert run_command(*arguments).exit_code == 130
+        log = (output / "log.txt").read_text()
+        stop_after(None)
+        result = run_command(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    assert len(taken) > request.param
+    # No step is taken again, but for the adapter's before its first checkpoint.
+    assert len(taken) - len(set(taken)) == (request.param == 3)
+    return output, log
+
+
+def test_an_interrupted_run_resumes_to_the_same_metrics(resumed, trained):
+    actual, expected = (
+        json.loads((output / "metrics.json").read_text()) for output in (resumed[0], trained[0])
+    )
+    assert actual["models"] == expected["models"]
+
+
+def test_a_resumed_run_appends_and_repeats_no_step(resumed, trained):
+    output, log = resumed
     assert log.rstrip().endswith("WARNING laser_peft.run_log: interrupted; --resume goes on")
-    stop_after(None)
-    assert run_command(*arguments, "--resume").exit_code == 0
     for name in ("sasrec", "laser"):
-        resumed, whole = history(tmp_path / "run", name), history(trained[0], name)
-        assert [(row["step"], row.get("loss")) for row in resumed] == [
-            (row["step"], row.get("loss")) for row in whole
+        steps = [
+            [(row["step"], row.get("loss")) for row in history(run, name)]
+            for run in (output, trained[0])
         ]
-    again = (tmp_path / "run" / "log.txt").read_text()
+        assert steps[0] == steps[1]
+    again = (output / "log.txt").read_text()
     assert again.startswith(log)
     assert again.rstrip().endswith("run_log: finished")
 

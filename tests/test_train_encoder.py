@@ -98,6 +98,18 @@ def encoder(shop, tmp_path_factory):
     return output
 
 
+@pytest.mark.parametrize("state", [None, '{"best_global_step": 9, "best_model_ch'])
+def test_a_checkpoint_cut_off_in_writing_is_passed_over(encoder, shop, tmp_path, state):
+    cut_off = tmp_path / "run" / "checkpoints" / "sasrec" / "checkpoint-9"
+    cut_off.mkdir(parents=True)
+    (cut_off / "model.safetensors").touch()
+    if state is not None:
+        (cut_off / "trainer_state.json").write_text(state)
+    (tmp_path / "run" / "run.json").write_text((encoder / "run.json").read_text())
+    result = run_command(*arguments(shop, tmp_path / "run"), "--resume")
+    assert result.exit_code == 0, result.output
+
+
 def test_an_adapter_takes_an_encoder_that_is_there(encoder, shop, lm_folder, tmp_path):
     given = ["--encoder", encoder / "sasrec"]
     result = run_command(*train_arguments(shop, lm_folder, tmp_path / "run"), *given)

@@ -134,15 +134,17 @@ def _generate(model: PeftModel) -> None:
     """
     batch = _batch()
     ids, history = batch["input_ids"], batch["history"]
-    written = _write(model, ids, history=history)
+    greedy = _write(model, ids, history=history)
+    written = greedy.sequences
     by_hand = _write_by_hand(model, ids, history=history, return_user_vectors=False)
     if not torch.equal(written, by_hand):
         with model.disable_adapter():
-            unequal = not torch.equal(_write(model, ids), _write_by_hand(model, ids))
+            bare = _write(model, ids).sequences
+            unequal = not torch.equal(bare, _write_by_hand(model, ids))
         assert unequal, "differs from plain forwards"
     mask, padded = _pad(torch.ones_like(ids), 0, "left"), _pad(ids, 9, "left")
     difference = _first_logits(model, padded, history=history, attention_mask=mask)
-    difference = difference - _first_logits(model, ids, history=history)
+    difference = difference - greedy.logits[0]
     if difference.abs().max() > TOLERANCE["atol"]:
         with model.disable_adapter():  # positions of some classes count the pads
             bare = _first_logits(model, padded, attention_mask=mask) - _first_logits(model, ids)
@@ -159,18 +161,19 @@ def _generate(model: PeftModel) -> None:
 
 
 def _first_logits(model: PeftModel, ids: Tensor, **inputs: Tensor) -> Tensor:
-    output = _write(model, ids, **inputs, output_logits=True, return_dict_in_generate=True)
-    return output.logits[0]
+    return _write(model, ids, max_new_tokens=1, **inputs).logits[0]
 
 
-def _write(model: PeftModel, ids: Tensor, **inputs: object) -> Any:
+def _write(model: PeftModel, ids: Tensor, max_new_tokens: int = NUM_NEW, **inputs: object) -> Any:
     return model.generate(
         input_ids=ids,
-        max_new_tokens=NUM_NEW,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=0,
         eos_token_id=None,
         forced_eos_token_id=None,
+        output_logits=True,
+        return_dict_in_generate=True,
         **inputs,
     )
 

@@ -1,14 +1,12 @@
-import subprocess
-import sys
-import textwrap
+import warnings
 
 import pytest
 import torch
 from adapters import B, L, R, T, adapter_of, make_batch, make_model, padded
-from conftest import NUM_ITEMS
+from conftest import NUM_ITEMS, run_in_new_processes
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModel, Trainer, TrainingArguments
+from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from laser_peft import BiTuningConfig
 from laser_peft.tuner.mounting import MOUNT
@@ -184,6 +182,18 @@ def test_save_and_load_is_exact(lm, encoder_folder, tmp_path, low_cpu_mem_usage,
     assert all("bituning_adapters" in name for name in learns)
 
 
+def check_scores(rank, folder):
+    expected = torch.load(folder / "expected.pt")
+    lm = AutoModelForCausalLM.from_pretrained(folder / "lm")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(lm, str(folder / "adapter"))
+    assert not [w for w in caught if "missing" in str(w.message)], caught
+    with torch.no_grad():
+        logits = model(**expected["batch"], return_logits=True).logits
+    assert torch.equal(logits, expected["logits"])
+
+
 def test_a_new_process_without_the_encoders_folder_gives_equal_scores(
     llama, encoder_folder, tmp_path
 ):
@@ -196,28 +206,7 @@ def test_a_new_process_without_the_encoders_folder_gives_equal_scores(
     model.save_pretrained(str(tmp_path / "adapter"))
     torch.save({"batch": batch, "logits": expected}, tmp_path / "expected.pt")
     moved.rename(tmp_path / "gone")
-    script = textwrap.dedent(
-        """
-        import sys, torch, warnings
-        import laser_peft
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-        folder = sys.argv[1]
-        expected = torch.load(folder + "/expected.pt")
-        lm = AutoModelForCausalLM.from_pretrained(folder + "/lm")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model = PeftModel.from_pretrained(lm, folder + "/adapter")
-        assert not [w for w in caught if "missing" in str(w.message)], caught
-        with torch.no_grad():
-            logits = model(**expected["batch"], return_logits=True).logits
-        assert torch.equal(logits, expected["logits"])
-        """
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_new_processes(check_scores, tmp_path)
 
 
 def test_a_config_used_twice_loads_its_encoder_twice(lm, encoder_folder):

@@ -2,9 +2,8 @@
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from adapters import B, make_batch, make_model
-from conftest import make_lm
+from conftest import make_lm, run_in_new_processes
 from torch.nn.parallel import DistributedDataParallel
 
 LABELS = torch.tensor([1, 2, 3, 4])
@@ -33,7 +32,7 @@ def train_in_a_process(rank, folder, encoder_folder):
 
 
 def test_gradients_over_two_gloo_processes_are_those_of_one(encoder_folder, tmp_path):
-    mp.spawn(train_in_a_process, (str(tmp_path), encoder_folder), nprocs=2)
+    run_in_new_processes(train_in_a_process, str(tmp_path), encoder_folder, count=2)
     torch.manual_seed(0)
     model = make_model(make_lm("llama"), encoder_folder, **FIELDS)
     model(**batch_of_four()).loss.backward()

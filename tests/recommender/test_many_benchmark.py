@@ -1,0 +1,46 @@
+"""The benchmark of many histories in one call runs, and says what its page needs."""
+
+import importlib.util
+import re
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("resource", reason="Windows does not count a process's peak so")
+SCRIPT = Path(__file__).parents[2] / "examples" / "benchmarks" / "recommend_many.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    spec = importlib.util.spec_from_file_location("recommend_many", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "FIRST", 11)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    return module
+
+
+def test_it_says_speed_and_memory_early_and_at_the_end_and_the_time_of_one(
+    benchmark, trained, capsys
+):
+    folder = str(trained[0] / "recommender")
+    benchmark.main([folder, "--histories", "17", "--batch-size", "5", "--repeats", "3"])
+    printed = capsys.readouterr().out
+    assert "loaded 23 items in " in printed
+    assert re.search(r"^one new history, 3 calls: median \d+ ms \(\d+ to \d+\)$", printed, re.M)
+    assert re.findall(
+        r"^(\d+) histories: [\d.]+ s, [\d.]+ a second; "
+        r"peak \d+ MiB \(\+\d+ since loading\), now \d+ MiB$",
+        printed,
+        re.MULTILINE,
+    ) == ["11", "17"]
+
+
+def test_its_histories_hold_different_items_and_are_drawn_as_they_are_asked_for(benchmark):
+    ids = [f"i{item}" for item in range(23)]
+    histories = list(islice(benchmark.draw_histories(ids, np.random.default_rng(0)), 101))
+    assert all(len(set(history)) == len(history) >= 5 for history in histories)
+    assert {item for history in histories for item in history} == set(ids)
