@@ -14,7 +14,13 @@ from torch import nn
 from laser_peft import BiTuningConfig, pipeline
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.estimates import Estimate, StageEstimate, estimate_encoder_run
-from laser_peft.estimates.adapter import _epochs_left, padded_length
+from laser_peft.estimates.adapter import (
+    AdapterPlan,
+    _epochs_left,
+    _new_model,
+    _texts_seconds,
+    padded_length,
+)
 from laser_peft.estimates.measuring import measure, random_state_kept
 from laser_peft.estimates.memory import container_bytes, free_memory, held_bytes
 from laser_peft.estimates.run import done_steps
@@ -192,6 +198,30 @@ def test_the_measured_models_are_gone_before_training(shop, lm_folder, tmp_path,
     before = [id(thing) for thing in gc.get_objects() if type(thing) is BiTuningModel]
     run_command(*train_arguments(shop, lm_folder, tmp_path / "run"))
     assert [id(thing) for thing in alive[0]] == before
+
+
+def test_what_is_left_of_the_text_reader_counts(shop, lm_folder, encoder_folder):
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    experiment = Experiment.read(LogSource(shop / "interactions.csv.gz"), catalogue)
+    split = experiment.split
+    laser = LaserSettings(reading_epochs=1000)
+    config = BiTuningConfig(item_vectors="fused", collaborative_encoder=str(encoder_folder))
+    plan = AdapterPlan(
+        llm=str(lm_folder),
+        dtype="float32",
+        adapter=config,
+        encoder=str(encoder_folder),
+        sasrec=SASRecSettings(),
+        laser=laser,
+        max_items=50,
+    )
+    phases = phases_of(config, laser, len(split.train_histories))
+    with _new_model(plan, len(catalogue)) as model:
+        assert _texts_seconds(model, plan, split, phases, {}) > 0.1
+        assert not any(p.requires_grad for n, p in model.named_parameters() if "text_reader" in n)
+        assert _texts_seconds(model, plan, split, phases, {"laser-phase-1": 1000}) == 0
+        assert _texts_seconds(model, plan, split, phases, {"laser": 1}) == 0
+        assert _texts_seconds(model, plan, split, phases[1:], {}) == 0
 
 
 def test_a_finished_run_has_nothing_left(trained, shop, lm_folder):

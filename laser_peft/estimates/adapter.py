@@ -19,10 +19,12 @@ from laser_peft.data.sequences import Example
 from laser_peft.evaluation import ranks_of_targets
 from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings, phases_of
 from laser_peft.training.phases import Phase
+from laser_peft.training.reading import BATCH_SIZE as READING_BATCH_SIZE
 from laser_peft.tuner import BiTuningConfig
 
 from .measuring import measure, random_state_kept
 from .memory import device_of_training, held_bytes, process_bytes
+from .reading import seconds_of_a_step
 from .words import StageEstimate, say_count
 
 SAMPLE = 400  # prompts whose tokens are counted
@@ -72,8 +74,8 @@ def estimate_adapter(
     """
     settings, device = plan.laser, device_of_training()
     examples = split.training_examples(every_prefix=settings.every_prefix)
-    phases = phases_of(plan.adapter, settings, len(split.train_histories))
-    phases = [phase for phase in phases if not phase.reads_texts]
+    every_phase = phases_of(plan.adapter, settings, len(split.train_histories))
+    phases = [phase for phase in every_phase if not phase.reads_texts]
     epochs = sum(phase.settings.epochs for phase in phases)
     steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
     epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)
@@ -85,6 +87,7 @@ def estimate_adapter(
         learning = _Users(examples, prompts, plan.max_items, virtual, settings.batch_size)
         testing = _Users(split.test, prompts, plan.max_items, virtual)
         size = min(settings.batch_size, len(examples))
+        texts_seconds = _texts_seconds(model, plan, split, every_phase, done_steps or {})
         step = measure(_Learning(model, learning, settings), size, model)
         ranked = min(RANKED_AT_ONCE, len(split.test))
         ranking = measure(_Ranking(model, testing, bf16=settings.bf16), ranked, model)
@@ -103,13 +106,28 @@ def estimate_adapter(
         name="adapter",
         work=f"{say_count(len(examples), 'example')} x {say_count(epochs, 'epoch')}, "
         f"{learning.tokens:.0f} tokens each; {tokens_a_second:,.0f} tokens/s measured",
-        training_seconds=epochs_left * len(examples) * step.seconds / size
+        training_seconds=texts_seconds
+        + epochs_left * len(examples) * step.seconds / size
         + math.ceil(max(epochs_left - settings.epochs, 0.0)) * reading,
         validations=math.ceil(validations),
         validation_seconds=validations * validated * ranking.seconds / ranked,
         test_seconds=len(split.test) * ranking.seconds / ranked,
         memory_bytes=round(memory),
     )
+
+
+def _texts_seconds(
+    model: PeftModel, plan: AdapterPlan, split: Split, phases: list[Phase], done: Mapping[str, int]
+) -> float:
+    """Estimates what is left of a text reader's own phase, and freezes the reader after it."""
+    if not phases[0].reads_texts:
+        return 0.0
+    users = sum(len(history) > 1 for history in split.train_histories)
+    steps = phases[0].settings.epochs * math.ceil(users / READING_BATCH_SIZE)
+    left = 0 if done.get(phases[1].name) else max(steps - done.get(phases[0].name, 0), 0)
+    a_step = seconds_of_a_step(model, split, max_items=plan.max_items) if left else 0.0
+    model.base_model.layer.bituning_adapters["default"].text_reader.requires_grad_(False)
+    return left * a_step
 
 
 def _epochs_left(phases: list[Phase], done: Mapping[str, int], steps_an_epoch: int) -> float:

@@ -29,6 +29,11 @@ ITEM_DROPOUT = 0.2
 MANY_ITEMS, NUM_NEGATIVES = 4096, 2048  # of larger catalogues a step sees a sample
 
 
+def negatives_of(num_items: int) -> int:
+    """Returns how many negatives a step draws; 0 for a softmax over the whole catalogue."""
+    return NUM_NEGATIVES if num_items > MANY_ITEMS else 0
+
+
 class Reading(nn.Module):
     """A text reader with the text vectors that it reads and is scored by.
 
@@ -117,7 +122,7 @@ def train_reading(
         train_dataset=NextItemDataset(split.train_histories, max_items),
         callbacks=list(callbacks),
         num_items=len(texts),
-        num_negatives=NUM_NEGATIVES if len(texts) > MANY_ITEMS else 0,
+        num_negatives=negatives_of(len(texts)),
         item_dropout=ITEM_DROPOUT,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
