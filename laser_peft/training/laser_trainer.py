@@ -11,12 +11,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
-from laser_peft.evaluation import PROTOCOLS
-from laser_peft.evaluation.ranking import CHUNK_ITEMS, ranks_of_scores
-from laser_peft.evaluation.scores import DotProducts
+from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scores
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks
 from .weighing import WEIGHINGS, WeighedScores, best_weighing
+
+CHUNK_ITEMS = 1024  # at a time under every weighing
 
 
 class LaserTrainer(RankingTrainer):
@@ -97,7 +97,7 @@ class LaserTrainer(RankingTrainer):
             len(item_vectors),
             targets.repeat(tried),
             seen.repeat(tried, 1),
-            chunk_items=CHUNK_ITEMS // 8,
+            chunk_items=CHUNK_ITEMS,
         )
         return ranks.view(tried, len(targets), -1).transpose(0, 1).flatten(1)
 
@@ -108,12 +108,12 @@ class LaserTrainer(RankingTrainer):
         """
         if not self._is_weighing:
             return _both_protocols(prediction)
-        by_weight = np.split(prediction.predictions, len(WEIGHINGS), axis=1)
-        metrics = [_both_protocols(EvalPrediction(r, prediction.label_ids)) for r in by_weight]
-        best = best_weighing([values["ndcg@10"] for values in metrics])
+        ranks = prediction.predictions.reshape(len(prediction.predictions), len(WEIGHINGS), 2)
+        best = best_weighing(ndcg_at(10, ranks).mean(2).T)
         self._tuner.set_view_weights(*WEIGHINGS[best])
+        metrics = _both_protocols(EvalPrediction(ranks[:, best], prediction.label_ids))
         weights = {"text_weight": WEIGHINGS[best].text, "rarity": WEIGHINGS[best].rarity}
-        return metrics[best] | weights
+        return metrics | weights
 
     @property
     def _tuner(self) -> Any:

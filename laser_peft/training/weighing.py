@@ -6,10 +6,11 @@ Axes: B users, N items in the catalogue, W weighings.
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from laser_peft.evaluation.scores import Scores
+from laser_peft.evaluation import Scores
 from laser_peft.tuner.fusing import ViewWeights
 
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
@@ -19,7 +20,6 @@ RARITIES = (0.0, 1.0, 3.0, 9.0)
 WEIGHINGS = tuple(
     ViewWeights(1.0, text, rarity) for rarity, text in itertools.product(RARITIES, TEXT_WEIGHTS)
 )
-AS_GOOD = 0.99  # of the best
 
 
 class WeighedScores:
@@ -60,14 +60,15 @@ class WeighedScores:
         return (weights[:, 0] * collaborative + text).flatten(0, 1)
 
 
-def best_weighing(quality: Sequence[float], weighings: Sequence[ViewWeights] = WEIGHINGS) -> int:
+def best_weighing(quality: np.ndarray, weighings: Sequence[ViewWeights] = WEIGHINGS) -> int:
     """Picks a weighing by what it brought on validation users.
 
-    What is sold tomorrow is newer than what validation saw, so that of all that is as good as the
-    best within 1 %, the one of the highest rarity is taken, and of those the best.
+    What is sold tomorrow is newer than what validation saw. Of all weighings that are as good as
+    the best to within one standard error of their difference, the one of the highest rarity is
+    therefore taken, and of those the best.
 
     Args:
-        quality: of each weighing, higher is better.
+        quality: ``(W, users)`` float, of each weighing for each user, higher is better.
         weighings: what was tried.
 
     Returns:
@@ -75,12 +76,14 @@ def best_weighing(quality: Sequence[float], weighings: Sequence[ViewWeights] = W
 
     Example:
         >>> tried = [ViewWeights(1.0, 1.0, 0.0), ViewWeights(1.0, 1.0, 3.0)]
-        >>> best_weighing([0.6, 0.598], tried)
+        >>> best_weighing(np.array([[0.6, 0.5, 0.4], [0.6, 0.3, 0.5]]), tried)
         1
     """
-    enough = AS_GOOD * max(quality)
-    good = [place for place, value in enumerate(quality) if value >= enough]
-    return max(good, key=lambda place: (_counting_rarity(weighings[place]), quality[place]))
+    means = quality.mean(1)
+    behind = quality[means.argmax()] - quality  # (W, users)
+    errors = behind.std(1) / np.sqrt(quality.shape[1])
+    good = np.flatnonzero(behind.mean(1) <= errors)
+    return max(good.tolist(), key=lambda place: (_counting_rarity(weighings[place]), means[place]))
 
 
 def _counting_rarity(weighing: ViewWeights) -> float:
