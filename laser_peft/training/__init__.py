@@ -3,7 +3,13 @@
 from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
-from .ranking_trainer import RankingTrainer, rank_dataset
+from .ranking_trainer import (
+    RankingTrainer,
+    best_checkpoint_arguments,
+    by_length,
+    rank_dataset,
+    ranking_arguments,
+)
 from .sasrec import SASRecSettings, train_sasrec
 
 __all__ = [
@@ -14,7 +20,10 @@ __all__ = [
     "PromptDataset",
     "RankingTrainer",
     "SASRecSettings",
+    "best_checkpoint_arguments",
+    "by_length",
     "rank_dataset",
+    "ranking_arguments",
     "train_laser",
     "train_sasrec",
 ]
