@@ -32,14 +32,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from peft import get_peft_model
 from torch.utils.data import Subset
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     EarlyStoppingCallback,
-    TrainingArguments,
     set_seed,
 )
 
@@ -49,7 +47,7 @@ from laser_peft.data import Catalogue, LogSource
 from laser_peft.evaluation import compare
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import RecommenderConfig
-from laser_peft.training import LaserTrainer, PromptDataset
+from laser_peft.training import LaserTrainer, PromptDataset, ranking_arguments
 
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -94,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     trainer = LaserTrainer(
         model,
-        TrainingArguments(
-            str(args.output / "checkpoints"),
+        # TrainingArguments that keep the column `seen`, which is for ranking and no argument of
+        # the model, and name the labels.
+        ranking_arguments(
+            args.output / "checkpoints",
             num_train_epochs=args.epochs,
             per_device_train_batch_size=args.batch_size,
             per_device_eval_batch_size=2 * args.batch_size,
@@ -108,10 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             load_best_model_at_end=True,
             metric_for_best_model="unmasked_ndcg@10",
             train_sampling_strategy="group_by_length",  # less padding
-            remove_unused_columns=False,  # `seen` is for ranking and no argument of the model
-            label_names=["labels"],
-            dataloader_pin_memory=torch.accelerator.is_available(),
-            report_to="none",
             seed=args.seed,
         ),
         train_dataset=train,

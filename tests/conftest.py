@@ -187,7 +187,8 @@ def run_in_new_processes(function: Callable[..., None], *arguments: object, coun
     Raises:
         torch.multiprocessing.ProcessRaisedException: if the function does.
     """
-    mp.get_context(FRESH).set_forkserver_preload(["laser_peft.cli"])
+    if FRESH == "forkserver":
+        mp.get_context(FRESH).set_forkserver_preload(["laser_peft.cli"])
     mp.start_processes(function, arguments, nprocs=count, start_method=FRESH)
 
 

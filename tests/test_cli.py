@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import NUM_ITEMS, run_command, train_arguments
+from conftest import NUM_ITEMS, run_command, run_in_new_processes, train_arguments
 
 from laser_peft.data import Catalogue
 from laser_peft.recommender import LaserRecommender
@@ -44,22 +42,21 @@ def test_evaluate_repeats_the_table_of_training(trained, shop):
     assert table in result.output
 
 
+def recommend_elsewhere(rank, folder, directory):
+    os.chdir(directory)
+    os.environ["COLUMNS"] = "100"
+    result = run_command("recommend", folder, "i1", "i2")
+    assert result.exit_code == 0, result.stderr
+    (directory / "printed.txt").write_text(result.stdout, "utf-8")
+
+
 def test_recommend_in_a_new_process_and_another_directory(trained, tmp_path):
-    output, _ = trained
-    command = [sys.executable, "-m", "laser_peft", "recommend", str(output / "recommender")]
-    environment = os.environ | {"COLUMNS": "100"}
-    done = subprocess.run(
-        [*command, "i1", "i2"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "Thing number" in line]
+    folder = trained[0] / "recommender"
+    run_in_new_processes(recommend_elsewhere, folder, tmp_path)
+    printed = (tmp_path / "printed.txt").read_text("utf-8")
+    lines = [line for line in printed.splitlines() if "Thing number" in line]
     assert len(lines) == 10
-    expected = LaserRecommender.from_pretrained(output / "recommender").recommend(["i1", "i2"])
+    expected = LaserRecommender.from_pretrained(folder).recommend(["i1", "i2"])
     assert all(item.title in line for item, line in zip(expected, lines, strict=True))
 
 

@@ -27,7 +27,9 @@ def test_its_test_is_the_one_that_train_makes_of_the_same_sasrec(trained, shop, 
     assert metrics["seconds"].keys() == {"sasrec", "test"}
 
 
-def test_what_is_not_said_is_as_in_the_settings(shop, tmp_path):
+def test_what_is_not_said_is_as_in_the_settings(shop, tmp_path, monkeypatch):
+    for name in ("MIN_EPOCHS", "MIN_STEPS"):
+        monkeypatch.setattr(f"laser_peft.training.sasrec.{name}", 2)
     result = run_command(*arguments(shop, tmp_path / "run")[:-2], "--patience", 1)
     assert result.exit_code == 0, result.output
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]

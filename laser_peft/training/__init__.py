@@ -4,7 +4,13 @@ from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
 from .phases import phases_of, train_in_phases
-from .ranking_trainer import RankingTrainer, rank_dataset, ranking_arguments
+from .ranking_trainer import (
+    RankingTrainer,
+    best_checkpoint_arguments,
+    by_length,
+    rank_dataset,
+    ranking_arguments,
+)
 from .sasrec import SASRecSettings, train_sasrec
 
 __all__ = [
@@ -15,6 +21,8 @@ __all__ = [
     "PromptDataset",
     "RankingTrainer",
     "SASRecSettings",
+    "best_checkpoint_arguments",
+    "by_length",
     "phases_of",
     "rank_dataset",
     "ranking_arguments",

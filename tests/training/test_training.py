@@ -130,7 +130,7 @@ def test_adapter_training_overfits_a_handful_of_users(model, split, prompts, tmp
         return rank_dataset(model, dataset, batch_size=1)[0, 0]
 
     before = rank()
-    settings = LaserSettings(epochs=30, batch_size=8, learning_rate=3e-3, evaluations_per_epoch=1)
+    settings = LaserSettings(epochs=11, batch_size=8, learning_rate=3e-3, evaluations_per_epoch=1)
     train_laser(model, few, prompts, tmp_path, settings, max_items=50)
     assert rank() < before
 

@@ -1,7 +1,5 @@
 """Every setting of the method works in every way that an adapter is used."""
 
-import copy
-
 import pytest
 import torch
 from adapters import B, L, T, adapter_of, make_batch, make_model, padded
@@ -32,22 +30,9 @@ def name_of(setting):
     return "-".join(f"{name}={value}" for name, value in setting.items())
 
 
-@pytest.fixture(scope="module")
-def made():
-    """The models that were made already, each by its setting and its language model."""
-    return {}
-
-
 @pytest.fixture(params=SETTINGS, ids=name_of)
-def model(request, lm, encoder_folder, made):
-    key = name_of(request.param), type(lm)
-    if key not in made:
-        made[key] = make_with(request.param, lm, encoder_folder)
-    return copy.deepcopy(made[key])
-
-
-def make_with(setting, lm, encoder_folder):
-    model = make_model(lm, encoder_folder, trained=False, init_weights=False, **setting)
+def model(request, lm, encoder_folder):
+    model = make_model(lm, encoder_folder, trained=False, init_weights=False, **request.param)
     config = model.peft_config["default"]
     if config.item_vectors != "collaborative":
         text = torch.randn(NUM_ITEMS, config.item_text_dim)
