@@ -40,7 +40,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo/make_shop.py --output $(DEMO)/shop
 	$(if $(LLM),,$(BIN)/python examples/demo/make_lm.py --items $(DEMO)/shop/items.jsonl.gz --output $(DEMO)/lm)
 	$(BIN)/laser-peft train --interactions $(DEMO)/shop/interactions.csv.gz \
-	  --items $(DEMO)/shop/items.jsonl.gz --llm $(or $(LLM),$(DEMO)/lm) --output $(DEMO)/run --validation-users 500
+	  --items $(DEMO)/shop/items.jsonl.gz --llm $(or $(LLM),$(DEMO)/lm) --output $(DEMO)/run \
+	  --epochs 2 --validation-users 1000
 	@echo "The first four items of the first shopper, then what may come next:"
 	gzip -dc $(DEMO)/shop/interactions.csv.gz | sed -n 1,5p
 	$(BIN)/laser-peft recommend $(DEMO)/run/recommender \

@@ -165,7 +165,7 @@ def main() -> None:
     )
     parser.add_argument("--items", type=Path, required=True, help="items.jsonl.gz of make_shop.py")
     parser.add_argument("--output", type=Path, required=True, help="folder for model and tokenizer")
-    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps (1000)")
+    parser.add_argument("--steps", type=int, default=800, help="optimizer steps (800)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the lists (0)")
     args = parser.parse_args()
 

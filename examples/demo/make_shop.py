@@ -215,7 +215,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the two files")
     parser.add_argument("--users", type=int, default=2000, help="how many users (2000)")
-    parser.add_argument("--items", type=int, default=600, help="how many items (600)")
+    parser.add_argument("--items", type=int, default=1200, help="how many items (1200)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same shop (0)")
     args = parser.parse_args()
 

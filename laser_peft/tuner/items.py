@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RARE = 3  # events after which an item is half as rare as one that was never seen
+RARE = 1  # events after which an item is half as rare as one that was never seen
 OFTEN = 2**31  # events of an item where nobody counted: its text counts once
 
 
@@ -18,7 +18,7 @@ class ItemVectors(nn.Module):
     The text table is not trained; it is saved with the adapter. Fused vectors are the encoder's,
     zero for an item that it never saw, and beside them the text vector. The encoder scores rare
     items low, for they were rarely the answer; outside of training the text of an item that it saw
-    n times therefore counts ``1 + rarity * 3 / (3 + n)``.
+    n times therefore counts ``1 + rarity / (1 + n)``.
 
     Args:
         source: ``"collaborative"``, ``"text"`` or ``"fused"``.

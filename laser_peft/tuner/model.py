@@ -136,7 +136,7 @@ class BiTuningModel(BaseTuner):
             collaborative: factor of the collaborative part.
             text: factor of the text part.
             rarity: how much more the text of an item counts that the encoder never saw; half as
-                much more after three events.
+                much more after one event.
 
         Raises:
             ValueError: if the active adapter's item vectors are not fused, or a weight is negative

@@ -32,7 +32,7 @@ def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
     assert actual[cold, :R].eq(0).all()
     assert actual[0, :R].ne(0).all()
     boost = torch.ones(NUM_ITEMS + 2)
-    boost[3] = 2  # 1 + 3 / (3 + 0)
+    boost[3] = 2  # 1 + 1 / (1 + 0)
     torch.testing.assert_close(actual[:, R:], boost[:, None] * text)
     fused.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(fused.unload(), str(tmp_path))
@@ -103,7 +103,7 @@ def test_texts_of_rare_items_count_more_but_not_in_training(fused):
     fused.base_model.set_item_text_vectors(text, events)
     for rarity in (0.0, 1.0, 5.0):
         fused.base_model.set_view_weights(1.0, 1.0, rarity)
-        boost = torch.tensor([1 + rarity * 3 / (3 + n) for n in range(NUM_ITEMS)])
+        boost = torch.tensor([1 + rarity / (1 + n) for n in range(NUM_ITEMS)])
         vectors = fused.base_model.item_vectors()
         torch.testing.assert_close(vectors[:, R:], boost[:, None] * text)
     torch.testing.assert_close(fused.train().base_model.item_vectors()[:, R:], text)
