@@ -14,7 +14,7 @@ from .items import ItemVectors
 from .m_former import MFormer, MFormerOutput
 from .text_reader import TextReader
 
-TEXT_READER_DROPOUT = 0.2
+TEXT_READER_DROPOUT = 0.3
 
 
 class VirtualTokens(nn.Module):
