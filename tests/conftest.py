@@ -178,6 +178,11 @@ def stops_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], li
     return stop
 
 
+@pytest.fixture
+def stop_after(monkeypatch):
+    return stops_training(monkeypatch)
+
+
 def run_in_new_processes(function: Callable[..., None], *arguments: object, count: int = 1) -> None:
     """Calls ``function(rank, *arguments)`` in processes that know nothing of this one.
 
@@ -198,7 +203,8 @@ def run_command(*arguments: object) -> Result:
 
 
 def train_arguments(shop: Path, lm_folder: str, output: Path) -> list[object]:
-    short = ["--epochs", 1, "--sasrec-epochs", 2, "--batch-size", 8, "--max-tokens", 200]
+    short = ["--epochs", 1, "--sasrec-epochs", 2, "--reading-epochs", 2]
+    short += ["--batch-size", 8, "--max-tokens", 200]
     inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
     return ["train", *inputs, "--llm", lm_folder, "--output", output, *short]
 

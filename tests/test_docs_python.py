@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig, LaserRecommender
 from laser_peft.baselines import Popularity
-from laser_peft.data import Catalogue, LogSource
+from laser_peft.data import Catalogue, LogSource, PromptBuilder
 from laser_peft.experiment import Experiment
 
 TESTS = Path(__file__).parent
@@ -31,7 +31,6 @@ NOT_RUN = {
         "the same call on local files"
     },
 }
-TEXT_WIDTH = 7
 
 
 def python_blocks(page):
@@ -82,9 +81,13 @@ def names_taken_as_given(page, lm_folder, encoder_folder, tokenizer):
     if page.name == "prompts.md":
         return {"tokenizer": tokenizer}
     if page.name == "peft.md":
-        vectors, events = torch.randn(23, TEXT_WIDTH), torch.arange(23)
-        return {"model": fused_model(lm_folder, encoder_folder), "vectors": vectors} | {
-            "events": events
+        model = text_model(lm_folder, encoder_folder)
+        return {
+            "model": model,
+            "prompts": PromptBuilder(tokenizer, Catalogue.read("items.parquet"), max_tokens=200),
+            "num_items": 23,
+            "vectors": torch.randn(23, model.peft_config["default"].item_text_dim),
+            "events": torch.arange(23),
         }
     if page.name == "encoders.md":
         names = {"BiTuningConfig": BiTuningConfig, "get_peft_model": get_peft_model}
@@ -103,10 +106,8 @@ def names_taken_as_given(page, lm_folder, encoder_folder, tokenizer):
     return {}
 
 
-def fused_model(lm_folder, encoder_folder):
-    config = BiTuningConfig(
-        collaborative_encoder=encoder_folder, item_vectors="fused", item_text_dim=TEXT_WIDTH
-    )
+def text_model(lm_folder, encoder_folder):
+    config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="text")
     return get_peft_model(AutoModelForCausalLM.from_pretrained(lm_folder), config)
 
 

@@ -6,6 +6,7 @@ Every position of every history is an example, and the language model, which wro
 vectors, is not read again: an epoch takes seconds where the adapter's takes minutes.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from .ranking_trainer import ranking_arguments
 BATCH_SIZE = 128  # users a step
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.1
 ITEM_DROPOUT = 0.2
+CHECKPOINTS = 10
 MANY_ITEMS, NUM_NEGATIVES = 4096, 2048  # of larger catalogues a step sees a sample
 
 
@@ -93,7 +95,7 @@ def train_reading(
         model: a causal LM with a Bi-Tuning adapter of fused item vectors and a text skip, whose
             text vectors are set.
         split: what to learn from; neither validation nor test examples are read.
-        output_dir: folder of the Trainer's checkpoints, one an epoch, the newest kept.
+        output_dir: folder of the Trainer's checkpoints; the newest is kept.
         epochs: passes over the users.
         max_items: longest history in items.
         seed: of the order of users, dropout and what is drawn.
@@ -102,6 +104,8 @@ def train_reading(
     """
     adapter = model.base_model.layer.bituning_adapters[model.active_adapter]
     texts = adapter.items.of_text()
+    dataset = NextItemDataset(split.train_histories, max_items)
+    every = math.ceil(len(dataset) / BATCH_SIZE) * math.ceil(epochs / CHECKPOINTS)
     set_seed(seed)
     args = ranking_arguments(
         output_dir,
@@ -111,15 +115,17 @@ def train_reading(
         weight_decay=WEIGHT_DECAY,
         lr_scheduler_type="linear",
         train_sampling_strategy="random",
-        save_strategy="epoch",
+        save_strategy="steps",
+        save_steps=every,
         save_total_limit=1,
-        logging_strategy="epoch",
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=every,
         seed=seed,
     )
     trainer = NextItemTrainer(
         Reading(adapter.text_reader, texts),
         args,
-        train_dataset=NextItemDataset(split.train_histories, max_items),
+        train_dataset=dataset,
         callbacks=list(callbacks),
         num_items=len(texts),
         num_negatives=negatives_of(len(texts)),
