@@ -373,9 +373,7 @@ class LaserRecommender:
             text, events = text_vectors_with(
                 self.model, self.tokenizer, new, self.config.prompt, self.whitening
             )
-        before = self._vectors.vectors()
         self.model.set_item_text_vectors(text, events)
-        self._vectors.append(before)
         self.catalogue, self.prompts = catalogue, prompts
 
     def _users(self, histories: Sequence[Any]) -> torch.Tensor:

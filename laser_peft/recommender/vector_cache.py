@@ -56,19 +56,6 @@ class VectorCache:
             self._adapter, self._sources = adapter, sources
         return self._vectors
 
-    def append(self, before: Tensor) -> None:
-        """Takes up new vectors behind those there were, which stay as they are to the last bit.
-
-        A product of matrices differs in its last bit with the number of its rows.
-
-        Args:
-            before: ``(N, R)``, what :meth:`vectors` gave before there were more items.
-        """
-        with torch.no_grad():
-            added = self._model.item_vectors().detach()[len(before) :]
-            self._vectors = torch.cat([before, added.to(before)])
-        self._adapter, self._sources = self._model.active_adapter, self._current_sources()
-
     def _current_sources(self) -> list[_Source]:
         """Lists every tensor that the item vectors are made of."""
         tuner = self._model.base_model
