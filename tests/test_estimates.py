@@ -150,7 +150,7 @@ def test_weights_are_the_same_bits_with_and_without_an_estimate(trained, shop, l
         llm=lm_folder,
         max_tokens=200,
         sasrec=SASRecSettings(epochs=2),
-        laser=LaserSettings(epochs=1, batch_size=8),
+        laser=LaserSettings(epochs=1, reading_epochs=2, batch_size=8),
         adapter=json.loads((trained[0] / "run.json").read_text())["settings"]["adapter"],
     )
     pipeline.train(run, tmp_path / "run")  # asks for no estimate, and the command does
