@@ -99,7 +99,7 @@ class BiTuningConfig(PeftConfig):
             item vectors come from it, C + X where they are fused, else the LM's.
         item_vectors: ``"collaborative"``: the encoder's item table, or vectors passed to forward;
             ``"text"``: a table of text vectors, see ``BiTuningModel.set_item_text_vectors``;
-            ``"fused"``: the encoder's and beside them a learned linear map of text vectors.
+            ``"fused"``: the encoder's and beside them text vectors.
         item_text_dim: width X of the text vectors. None: R with ``"text"`` (the only possible
             one), H with ``"fused"``, at most 256.
         num_text_items: filled in: items whose text vectors the adapter's file holds.
