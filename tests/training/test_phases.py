@@ -34,7 +34,7 @@ def prompts(catalogue, tokenizer):
     return PromptBuilder(tokenizer, catalogue, max_tokens=200)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(lm_folder, encoder_folder):
     def make():
         torch.manual_seed(0)
@@ -57,7 +57,7 @@ def model(make):
     return make()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def learn(split, prompts):
     def learn(model, folder, **settings):
         settings = LaserSettings(**{"epochs": 1, "item_epochs": 2, "batch_size": 8} | settings)
@@ -183,7 +183,7 @@ def test_the_best_step_comes_back_with_its_own_table(model, learn, tmp_path, tab
 
 # Of 8 + 4 steps, with a checkpoint at every second one: within the first and the second epoch, at
 # their ends, and in the second phase before and after its first checkpoint.
-@pytest.mark.parametrize("steps", [1, 3, 4, 6, 8, 9, 11])
+@pytest.mark.parametrize("steps", [1, 4, 6, 8, 9, 11])
 def test_an_interrupted_training_ends_with_the_same_weights(
     make, learn, tmp_path, stop_after, whole, steps
 ):
@@ -197,7 +197,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert len(taken) == 12 - steps // 2 * 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def whole(make, learn, tmp_path_factory):
     return learn(make(), tmp_path_factory.mktemp("whole"))
 
