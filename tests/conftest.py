@@ -29,6 +29,14 @@ from typer.testing import CliRunner, Result
 
 from laser_peft import SASRecConfig, SASRecModel
 from laser_peft.cli import app
+from laser_peft.data import (
+    Catalogue,
+    Histories,
+    PromptBuilder,
+    Split,
+    leave_one_out,
+    read_interactions,
+)
 from laser_peft.training import RankingTrainer
 
 FRESH = "spawn" if sys.platform == "win32" else "forkserver"
@@ -207,6 +215,22 @@ def train_arguments(shop: Path, lm_folder: str, output: Path) -> list[object]:
     short += ["--batch-size", 8, "--max-tokens", 200]
     inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
     return ["train", *inputs, "--llm", lm_folder, "--output", output, *short]
+
+
+@pytest.fixture(scope="session")
+def catalogue(shop) -> Catalogue:
+    return Catalogue.read(shop / "items.jsonl")
+
+
+@pytest.fixture(scope="session")
+def split(shop, catalogue) -> Split:
+    log = read_interactions(shop / "interactions.csv.gz")
+    return leave_one_out(Histories.from_interactions(log, catalogue))
+
+
+@pytest.fixture(scope="session")
+def prompts(catalogue, tokenizer) -> PromptBuilder:
+    return PromptBuilder(tokenizer, catalogue, max_tokens=200)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from laser_peft.data.sequences import Example
 from laser_peft.evaluation import ranks_of_targets
 from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings, phases_of
 from laser_peft.training.phases import Phase
+from laser_peft.training.ranking_trainer import with_negatives
 from laser_peft.training.reading import BATCH_SIZE as READING_BATCH_SIZE
 from laser_peft.tuner import BiTuningConfig
 
@@ -218,9 +219,7 @@ class _Learning:
         self.model.train()
         batch = self.users.batch(size, self.model.device)
         batch.pop("seen")
-        if num_negatives := self.settings.num_negatives:
-            drawn = torch.randint(1, self.model.num_items + 1, (num_negatives,))
-            batch["negatives"] = drawn.to(self.model.device)
+        batch = with_negatives(batch, self.settings.num_negatives, self.model.num_items)
         with _precision(self.model, self.settings.bf16):
             loss = self.model(**batch).loss
         loss.backward()

@@ -48,9 +48,9 @@ class LaserSettings:
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
 
     Raises:
-        ValueError: if a count is below one (``validation_users``, ``num_negatives`` and
-            ``item_epochs``: below zero), the learning rate not above 0, the weight decay below 0,
-            or one of them no finite number.
+        ValueError: if a count is below one (``validation_users``, ``num_negatives``,
+            ``item_epochs`` and ``reading_epochs``: below zero), the learning rate not above 0, the
+            weight decay below 0, or one of them no finite number.
     """
 
     epochs: int = 3
@@ -91,8 +91,10 @@ class LaserSettings:
             >>> LaserSettings().reading_epochs_of(True, 2_000)
             40
         """
-        if not reads_texts or self.reading_epochs is not None:
-            return (self.reading_epochs or 0) if reads_texts else 0
+        if not reads_texts:
+            return 0
+        if self.reading_epochs is not None:
+            return self.reading_epochs
         steps_an_epoch = math.ceil(num_users / BATCH_SIZE)
         return max(MIN_READING_EPOCHS, math.ceil(MIN_READING_STEPS / max(steps_an_epoch, 1)))
 

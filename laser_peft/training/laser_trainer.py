@@ -6,14 +6,13 @@ Axes: B users, N items, C collaborative width, R recommendation width, W weights
 from typing import Any
 
 import numpy as np
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scores
 
-from .ranking_trainer import RankingTrainer, metrics_of_ranks
+from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
 from .weighing import WEIGHINGS, WeighedScores, best_weighing
 
 CHUNK_ITEMS = 1024  # at a time under every weighing
@@ -51,10 +50,7 @@ class LaserTrainer(RankingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Adds ``negatives (K,)`` if they are asked for, then computes the model's own loss."""
-        # Drawn here and not in the dataset, which is read ahead: a resumed run draws the same.
-        if self.num_negatives:
-            drawn = torch.randint(1, self._tuner.num_items + 1, (self.num_negatives,))
-            inputs = inputs | {"negatives": drawn.to(inputs["labels"].device)}
+        inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from .item_dropout import leave_items_out
-from .ranking_trainer import RankingTrainer
+from .ranking_trainer import RankingTrainer, with_negatives
 
 
 class NextItemTrainer(RankingTrainer):
@@ -36,9 +35,6 @@ class NextItemTrainer(RankingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Thins the histories, adds ``negatives (K,)``, then computes the model's own loss."""
-        # Drawn here and not in the dataset, which is read ahead: a resumed run draws the same.
         inputs = inputs | leave_items_out(inputs["input_ids"], inputs["labels"], self.item_dropout)
-        if self.num_negatives:
-            drawn = torch.randint(1, self.num_items + 1, (self.num_negatives,))
-            inputs = inputs | {"negatives": drawn.to(inputs["labels"].device)}
+        inputs = with_negatives(inputs, self.num_negatives, self.num_items)
         return super().compute_loss(model, inputs, *args, **kwargs)

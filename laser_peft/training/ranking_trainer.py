@@ -64,6 +64,17 @@ def best_checkpoint_arguments(metric: str = "unmasked_ndcg@10") -> dict[str, Any
     }
 
 
+def with_negatives(inputs: dict[str, Any], num_negatives: int, num_items: int) -> dict[str, Any]:
+    """Adds ``negatives (K,)`` to a batch, drawn uniformly with replacement; none where K is 0.
+
+    Drawn for a step and not in the dataset, which is read ahead, a resumed run draws the same.
+    """
+    if not num_negatives:
+        return inputs
+    drawn = torch.randint(1, num_items + 1, (num_negatives,))
+    return inputs | {"negatives": drawn.to(inputs["labels"].device)}
+
+
 class BestCheckpointHere(TrainerCallback):
     """Looks for the best checkpoint in the folder of the run, which may have been moved."""
 

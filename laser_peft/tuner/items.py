@@ -100,9 +100,9 @@ class ItemVectors(nn.Module):
                 )
             return collaborative
         if self.source == "text":
-            return self._table()
+            return self.of_text()
         assert collaborative is not None, "the configuration asks for an encoder"
-        text = self._table()
+        text = self.of_text()
         if len(text) < len(collaborative):
             raise ValueError(
                 f"there are text vectors of {len(text)} items and the encoder knows "
@@ -117,14 +117,6 @@ class ItemVectors(nn.Module):
         """Tells how rare each item is: ``(N,)`` float32, 1 if never seen, towards 0 if often."""
         return RARE / (RARE + self.events.float())
 
-    def of_text(self) -> Tensor:
-        """Gives the ``(N, X)`` text part of fused vectors.
-
-        Raises:
-            ValueError: if the text table is not set.
-        """
-        return self._table()
-
     def texts_of(self, history: Tensor) -> Tensor:
         """Looks up the text vectors of ``(B, L)`` item ids: ``(B, L, X)``, zero for id 0.
 
@@ -132,9 +124,14 @@ class ItemVectors(nn.Module):
             ValueError: if the text table is not set.
         """
         history = history.to(self.text.device)
-        return self._table()[(history - 1).clamp(min=0)] * (history > 0).unsqueeze(-1)
+        return self.of_text()[(history - 1).clamp(min=0)] * (history > 0).unsqueeze(-1)
 
-    def _table(self) -> Tensor:
+    def of_text(self) -> Tensor:
+        """Gives the ``(N, X)`` text vectors.
+
+        Raises:
+            ValueError: if they are not set.
+        """
         if len(self.text) == 0:
             raise ValueError(
                 f"item_vectors={self.source!r} needs the items' text vectors, and none are set; "

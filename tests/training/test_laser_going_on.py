@@ -8,28 +8,11 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig
-from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
 from laser_peft.runs import last_checkpoint
 from laser_peft.training import LaserSettings, train_laser
 from laser_peft.tuner.model import BiTuningModel
 
 X = 7
-
-
-@pytest.fixture(scope="module")
-def catalogue(shop):
-    return Catalogue.read(shop / "items.jsonl")
-
-
-@pytest.fixture(scope="module")
-def split(shop, catalogue):
-    log = read_interactions(shop / "interactions.csv.gz")
-    return leave_one_out(Histories.from_interactions(log, catalogue))
-
-
-@pytest.fixture(scope="module")
-def prompts(catalogue, tokenizer):
-    return PromptBuilder(tokenizer, catalogue, max_tokens=200)
 
 
 @pytest.fixture

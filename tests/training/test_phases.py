@@ -9,29 +9,12 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig
-from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
 from laser_peft.item_encoding import encode_items
 from laser_peft.training import LaserSettings, phases, phases_of, train_in_phases
 from laser_peft.training.laser_trainer import LaserTrainer
 
 ITEMS = range(1, NUM_ITEMS + 1)
 EVENTS = torch.arange(NUM_ITEMS)  # the encoder never saw item 1
-
-
-@pytest.fixture(scope="module")
-def catalogue(shop):
-    return Catalogue.read(shop / "items.jsonl")
-
-
-@pytest.fixture(scope="module")
-def split(shop, catalogue):
-    log = read_interactions(shop / "interactions.csv.gz")
-    return leave_one_out(Histories.from_interactions(log, catalogue))
-
-
-@pytest.fixture(scope="module")
-def prompts(catalogue, tokenizer):
-    return PromptBuilder(tokenizer, catalogue, max_tokens=200)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from laser_peft import BiTuningConfig
-from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, read_interactions
 from laser_peft.training import LaserSettings, train_in_phases
 from laser_peft.training.reading import Reading
 from laser_peft.tuner.fusing import reading_loss
@@ -18,20 +17,7 @@ X = 7
 
 
 @pytest.fixture(scope="module")
-def catalogue(shop):
-    return Catalogue.read(shop / "items.jsonl")
-
-
-@pytest.fixture(scope="module")
-def split(shop, catalogue):
-    log = read_interactions(shop / "interactions.csv.gz")
-    return leave_one_out(Histories.from_interactions(log, catalogue))
-
-
-@pytest.fixture(scope="module")
-def learn(lm_folder, encoder_folder, split, catalogue, tokenizer):
-    prompts = PromptBuilder(tokenizer, catalogue, max_tokens=200)
-
+def learn(lm_folder, encoder_folder, split, prompts):
     def learn(folder, *callbacks, **settings):
         torch.manual_seed(0)
         llm = AutoModelForCausalLM.from_pretrained(lm_folder)
