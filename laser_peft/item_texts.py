@@ -1,6 +1,9 @@
 """Vectors of texts from a language model's own states: read, and made comparable.
 
-Axes: B texts in a batch, T text tokens, H width of the LM's hidden states, X width kept.
+Axes: B texts in a batch, T text tokens, V width of what the LM says of a token, X width kept.
+
+Of a token the LM says its embedding and its last hidden state, side by side: the mean over a text
+of the first is its words, that of the second what they mean together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +21,12 @@ from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
 from laser_peft.masking import mean_over_real
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
+SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
+TINY = torch.finfo(torch.float32).tiny
 MAX_TOKENS = 256  # of an item's text; what is beyond is cut
 TOKENS_A_BATCH = 16_384  # padding included; bounds the memory of a batch
 
-# Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, H).
+# Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, V).
 ReadStates = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -30,11 +35,11 @@ class Whitening(NamedTuple):
 
     The states of a language model lie in a narrow cone, where all cosines are alike. On 5,000
     validation users of Amazon Beauty whitening took the unmasked HR@10 of nearest neighbours from
-    .063 to .072.
+    .063 to .072. Dimensions of other scales count alike.
 
     Args:
-        mean: ``(H,)`` float32.
-        directions: ``(H, X)`` float32.
+        mean: ``(V,)`` float32.
+        directions: ``(V, X)`` float32.
     """
 
     mean: Tensor
@@ -42,16 +47,21 @@ class Whitening(NamedTuple):
 
     @classmethod
     def fit(cls, vectors: Tensor, dim: int | None = None) -> "Whitening":
-        """Learns the map from ``(texts, H)`` float vectors, keeping ``dim`` directions X.
+        """Learns the map from ``(texts, V)`` float vectors, keeping ``dim`` directions X.
 
-        The directions of the largest variance are kept; None: all H of them.
+        The directions of the largest variance are kept, each dimension having been brought to a
+        variance of one; None: all V of them.
         """
         mean = vectors.double().mean(0)
         centred = vectors.double() - mean
+        spread = centred.std(0, correction=0)
+        # What a dimension differs by within its rounding is noise, not to be blown up.
+        spread = spread.maximum(SMALLEST_SPREAD * mean.abs()).clamp(min=TINY)
+        centred = centred / spread
         variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
         # Directions of next to no variance are noise; so they are not blown up without bound.
         scale = variances.clamp(min=0) + SHRINKAGE * variances.mean()
-        directions = directions / scale.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
+        directions = directions / scale.clamp(min=TINY).sqrt() / spread[:, None]
         kept = directions.flip(1)[:, :dim]  # eigh sorts by rising variance
         return cls(mean.float(), kept.float())
 
@@ -61,7 +71,7 @@ class Whitening(NamedTuple):
         return Whitening(self.mean, F.pad(self.directions, (0, missing)))
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Maps ``(texts, H)`` float to ``(texts, X)`` float32 of length one."""
+        """Maps ``(texts, V)`` float to ``(texts, X)`` float32 of length one."""
         centred = vectors.double() - self.mean.double()
         return F.normalize((centred @ self.directions.double()).float(), dim=1)
 
@@ -89,7 +99,7 @@ def give_text_vectors(
         catalogue: the items, in the order of their dense ids.
         template: how an item is said.
         dim: directions kept, at most the adapter's ``item_text_dim`` X; the rest of the width is
-            zero. None: X, or all H if there are fewer.
+            zero. None: X, or all V if there are fewer.
         events: ``(N,)`` int64, how often the encoder saw each item in its training. None: often.
 
     Returns:
@@ -149,7 +159,7 @@ def distinct_text_vectors(
     """Reads each distinct text once: batches of other shapes would set equal texts apart.
 
     Returns:
-        ``(distinct, H)`` float32, and for each text its row, ``(texts,)`` int64.
+        ``(distinct, V)`` float32, and for each text its row, ``(texts,)`` int64.
     """
     rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     vectors = text_vectors(read, tokenizer, list(rows), device)
@@ -169,7 +179,7 @@ def text_vectors(
         device: where the language model takes its inputs.
 
     Returns:
-        ``(texts, H)`` float32 on the CPU, the mean of the last hidden states over a text's tokens.
+        ``(texts, V)`` float32 on the CPU, the mean over a text's tokens of what is said of them.
     """
     opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
@@ -184,7 +194,7 @@ def text_vectors(
             ]
             batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
             inputs = {name: values.to(device) for name, values in batch.items()}
-            states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, H)
+            states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)
             # The opening token's state says nothing of the item, and is much longer than others.
             own = inputs["attention_mask"].clone()
             own[:, : len(opening)] = False

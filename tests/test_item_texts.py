@@ -14,6 +14,11 @@ def reader(lm):
     return lambda ids, mask: lm(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
+def with_embeddings(lm):
+    read, embed = reader(lm), lm.get_input_embeddings()
+    return lambda ids, mask: torch.cat([embed(ids), read(ids, mask)], dim=-1)
+
+
 def test_text_vectors_are_means_over_the_text_alone(tokenizer):
     lm = make_lm("llama", vocabulary=len(tokenizer)).model
     texts = ["Thing", "Thing number 1 (brand: Alba)", "Tools number 2"]
@@ -52,11 +57,28 @@ def test_whitened_directions_are_about_equally_long():
     assert Whitening.fit(same)(same).eq(0).all()
 
 
+def test_dimensions_of_other_scales_count_alike():
+    vectors = torch.randn(1009, 3) @ torch.randn(3, 7) + torch.randn(1009, 7)
+    scales = torch.tensor([1e-3, 1.0, 2, 3, 1e3, 5, 6])
+    expected = Whitening.fit(vectors, 2)(vectors)
+    whitened = Whitening.fit(vectors * scales + 10 * scales, 2)(vectors * scales + 10 * scales)
+    signs = (whitened * expected).sum(0).sign()  # a direction may point either way
+    torch.testing.assert_close(whitened * signs, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_dimension_that_is_the_same_up_to_rounding_says_nothing():
+    vectors = torch.randn(1009, 3)
+    constant = 1000 + 1e-4 * torch.randn(1009, 1)
+    whitening = Whitening.fit(torch.cat([vectors, constant], 1))
+    assert (constant.std() * whitening.directions[3]).abs().max() < 0.1
+
+
 def test_fewer_dimensions_are_those_of_the_largest_variance():
-    vectors = torch.randn(1009, 5) * torch.tensor([1.0, 9, 2, 8, 3])
-    directions = Whitening.fit(vectors, 2).directions
-    assert directions.shape == (5, 2)
-    assert directions.abs().argmax(0).tolist() == [1, 3]
+    common = torch.randn(1009, 1)
+    vectors = torch.randn(1009, 5) + 5 * common * torch.tensor([0.0, 1, 0, 1, 1])
+    directions = Whitening.fit(vectors, 1).directions
+    assert directions.shape == (5, 1)
+    assert sorted(directions[:, 0].abs().argsort(descending=True)[:3].tolist()) == [1, 3, 4]
 
 
 def test_no_texts_are_refused(tokenizer):
@@ -81,20 +103,20 @@ def test_an_adapter_gets_what_its_bare_lm_says_of_the_items(
     whitening = give_text_vectors(model, tokenizer, catalogue, events=events)
     assert [module.training for module in model.modules()] == modes
     lm = make_lm("llama", vocabulary=len(tokenizer)).model
-    bare = text_vectors(reader(lm), tokenizer, describe_items(catalogue), CPU)
+    bare = text_vectors(with_embeddings(lm), tokenizer, describe_items(catalogue), CPU)
     items = model.base_model.layer.bituning_adapters["default"].items
     torch.testing.assert_close(items.text, whitening(bare), atol=1e-4, rtol=1e-4)
     assert torch.equal(items.events, events)
-    assert whitening.directions.shape == (32, 32)
+    assert whitening.directions.shape == (64, {"fused": 64, "text": 32}[source])
 
 
 def test_fewer_directions_leave_the_rest_of_the_width_zero(tokenizer, encoder_folder, shop):
-    model = with_adapter(tokenizer, encoder_folder, item_vectors="fused", item_text_dim=41)
+    model = with_adapter(tokenizer, encoder_folder, item_vectors="fused", item_text_dim=71)
     catalogue = Catalogue.read(shop / "items.jsonl")
     items = model.base_model.layer.bituning_adapters["default"].items
-    for dim, kept in ((None, 32), (7, 7)):
+    for dim, kept in ((None, 64), (7, 7)):
         give_text_vectors(model, tokenizer, catalogue, dim=dim)
-        assert items.text.shape == (NUM_ITEMS, 41)
+        assert items.text.shape == (NUM_ITEMS, 71)
         assert items.text[:, kept:].eq(0).all()
         torch.testing.assert_close(items.text.norm(dim=1), torch.ones(NUM_ITEMS))
 

@@ -62,12 +62,13 @@ def catalogue_vectors(
         catalogue: the items.
 
     Returns:
-        ``(N, H)`` float32 on the CPU, of length one; the same row for items of the same text.
+        ``(N, D + H)`` float32 on the CPU, of length one; the same row for items of the same text.
     """
 
     def read(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return output.last_hidden_state
+        last = output.last_hidden_state
+        return torch.cat([lm.get_input_embeddings()(input_ids).to(last), last], dim=-1)
 
     vectors, rows = distinct_text_vectors(read, tokenizer, describe_items(catalogue), lm.device)
     return Whitening.fit(vectors)(vectors)[rows]

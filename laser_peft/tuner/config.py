@@ -101,7 +101,7 @@ class BiTuningConfig(PeftConfig):
             ``"text"``: a table of text vectors, see ``BiTuningModel.set_item_text_vectors``;
             ``"fused"``: the encoder's and beside them text vectors.
         item_text_dim: width X of the text vectors. None: R with ``"text"`` (the only possible
-            one), H with ``"fused"``, at most 256.
+            one), D + H with ``"fused"``, at most 512.
         num_text_items: filled in: items whose text vectors the adapter's file holds.
         similarity: ``"dot"`` or ``"cosine"`` of user and item vectors.
         temperature: scores are divided by it. None: 1 for ``"dot"``, 0.05 for ``"cosine"``.

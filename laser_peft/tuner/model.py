@@ -169,7 +169,7 @@ class BiTuningModel(BaseTuner):
             attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
 
         Returns:
-            ``(B, T, H)`` float, the last hidden states in the order of the tokens.
+            ``(B, T, D + H)`` float, each token's embedding and beside it its last hidden state.
         """
         bare = without_adapters(self.model)
         return text_states(bare, self.model, input_ids, attention_mask)

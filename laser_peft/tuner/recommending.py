@@ -230,14 +230,16 @@ def text_states(
         attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
 
     Returns:
-        ``(B, T, H)`` float, the last hidden states in the order of the tokens.
+        ``(B, T, D + H)`` float, each token's embedding and beside it its last hidden state, in
+        the order of the tokens. The embeddings keep words that a small LM's last layer has lost.
     """
     text = embed(lm, input_ids, None)
     none = text.new_zeros(len(text), 0, text.size(-1))
     joined = join(none, text, none[0], real_tokens(text, attention_mask))
     extra = inputs_beside_embeddings(lm, input_ids, joined)
     hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
-    return read(hidden, joined.text_positions)
+    last = read(hidden, joined.text_positions)
+    return torch.cat([text.to(last), last], dim=-1)
 
 
 def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:

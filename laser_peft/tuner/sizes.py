@@ -9,7 +9,7 @@ from typing import Any
 
 from .config import DEFAULT_TEMPERATURE, BiTuningConfig
 
-MAX_TEXT_DIM = 256
+MAX_TEXT_DIM = 512
 
 
 def resolve(
@@ -43,7 +43,9 @@ def resolve(
     if skip is None:
         skip = items_from_encoder and config.user_projection
     fused = config.item_vectors == "fused"
-    item_text_dim = config.item_text_dim or (min(hidden_dim, MAX_TEXT_DIM) if fused else None)
+    item_text_dim = config.item_text_dim
+    if fused and item_text_dim is None:
+        item_text_dim = min(embedding_dim + hidden_dim, MAX_TEXT_DIM)
     recommendation_dim = _recommendation_dim(
         config,
         from_encoder=collaborative_dim if skip or items_from_encoder else None,

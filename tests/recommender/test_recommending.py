@@ -191,8 +191,8 @@ def test_item_vectors_that_are_kept_follow_every_change(lm_folder, encoder_folde
         lambda: fused.model.set_view_weights(1.0, 1.0, 0.5),
         lambda: table[1:].add_(1),
         lambda: items.events.add_(1),
-        lambda: fused.model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32)),
-        lambda: fused.model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32)),
+        lambda: fused.model.set_item_text_vectors(torch.randn(NUM_ITEMS, 64)),
+        lambda: fused.model.set_item_text_vectors(torch.randn(NUM_ITEMS, 64)),
     ):
         change()
         after = kept()

@@ -107,7 +107,7 @@ def test_vectors_live_in_the_encoders_space_unless_items_are_text():
     assert (text.recommendation_dim, text.item_text_dim) == (256, 256)
     assert text.collaborative_skip is False
     fused = resolved(encoder_dim=16, item_vectors="fused")
-    assert (fused.recommendation_dim, fused.item_text_dim) == (272, 256)
+    assert (fused.recommendation_dim, fused.item_text_dim) == (528, 512)
     alone = resolved()
     assert (alone.collaborative_dim, alone.recommendation_dim) == (256, 256)
     assert alone.collaborative_skip is False

@@ -6,7 +6,7 @@ from peft import PeftModel
 
 from laser_peft.tuner.items import ItemVectors
 
-TEXT_DIM = 32
+TEXT_DIM = 64
 
 
 @pytest.fixture
@@ -48,7 +48,8 @@ def test_an_item_that_only_its_text_knows_is_to_the_encoder_as_padding(
     model = make_model(llama, encoder_folder, item_vectors=source, text_skip=False)
     events = torch.arange(1, NUM_ITEMS + 3)
     events[3] = 0
-    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), events)
+    width = model.peft_config["default"].item_text_dim
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, width), events)
     batch = make_batch()
     batch["history"][0, 1], batch["history"][1, 4] = 4, NUM_ITEMS + 2
     actual = model(**batch).user_vectors

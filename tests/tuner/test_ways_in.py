@@ -276,7 +276,7 @@ def test_a_config_object_can_be_used_for_other_models(llama, encoder_folder, tmp
     config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="fused")
     first = get_peft_model(llama, config).eval()
     assert first.peft_config["default"] is config  # filled in place, as PEFT does
-    first.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32))
+    first.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 64))
     expected = scores(first)
     sizes = {"hidden_size": 256, "num_attention_heads": 2, "vocab_size": VOCABULARY}
     other = LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=8, num_hidden_layers=1))
@@ -293,7 +293,7 @@ def test_two_adapters_from_one_config_object_do_not_share_it(llama, encoder_fold
     config = BiTuningConfig(collaborative_encoder=encoder_folder, item_vectors="fused")
     model = get_peft_model(llama, config)
     model.add_adapter("second", config)
-    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32))
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 64))
     assert model.peft_config["default"].num_text_items == NUM_ITEMS
     assert model.peft_config["second"].num_text_items == 0
 
@@ -568,5 +568,5 @@ def test_adapters_follow_the_base_only_where_asked(llama, encoder_folder, dtype,
     model = get_peft_model(llama.to(dtype), config, autocast_adapter_dtype=autocast)
     wanted = torch.float32 if autocast else dtype
     assert {p.dtype for p in adapter_of(model).parameters()} == {wanted}
-    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 32))
+    model.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS, 64))
     assert scores(model).isfinite().all()
