@@ -96,7 +96,7 @@ def estimate_adapter(
             step.step_bytes * learning.longest / learning.positions
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
-    every = settings.evaluate_every(steps_an_epoch)
+    every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
     validations = left * (epochs * steps_an_epoch // every)
     validated = min(settings.validation_users or len(split.validation), len(split.validation))
     # Items are read as users are, but for the length of their prompts.

@@ -74,15 +74,6 @@ class LaserSettings:
         if self.reading_epochs is not None:
             check_not_below_zero(self, "reading_epochs")
 
-    def evaluate_every(self, steps_per_epoch: int) -> int:
-        """Returns the steps between two validations; the last falls on the end, or just before.
-
-        Example:
-            >>> LaserSettings(evaluations_per_epoch=2).evaluate_every(699)
-            349
-        """
-        return max(steps_per_epoch // self.evaluations_per_epoch, 1)
-
     def item_epochs_of(self, item_vectors: str) -> int:
         """Returns the epochs that read items anew, by the ``item_vectors`` of an adapter."""
         return self.item_epochs if item_vectors == "text" else 0
@@ -145,7 +136,7 @@ def train_laser(
         )
         validation = [validation[user] for user in drawn]
     steps_per_epoch = -(-len(examples) // settings.batch_size)
-    every = settings.evaluate_every(steps_per_epoch)
+    every = -(-steps_per_epoch // settings.evaluations_per_epoch)
 
     set_seed(seed)
     args = ranking_arguments(
