@@ -212,7 +212,7 @@ def run_command(*arguments: object) -> Result:
 
 def train_arguments(shop: Path, lm_folder: str, output: Path) -> list[object]:
     short = ["--epochs", 1, "--sasrec-epochs", 2, "--reading-epochs", 2]
-    short += ["--batch-size", 8, "--max-tokens", 200]
+    short += ["--batch-size", 9, "--max-tokens", 200]
     inputs = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
     return ["train", *inputs, "--llm", lm_folder, "--output", output, *short]
 

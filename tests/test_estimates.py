@@ -150,7 +150,7 @@ def test_weights_are_the_same_bits_with_and_without_an_estimate(trained, shop, l
         llm=lm_folder,
         max_tokens=200,
         sasrec=SASRecSettings(epochs=2),
-        laser=LaserSettings(epochs=1, reading_epochs=2, batch_size=8),
+        laser=LaserSettings(epochs=1, reading_epochs=2, batch_size=9),
         adapter=json.loads((trained[0] / "run.json").read_text())["settings"]["adapter"],
     )
     pipeline.train(run, tmp_path / "run")  # asks for no estimate, and the command does
@@ -164,6 +164,7 @@ def test_train_says_it_before_it_starts(trained):
     assert "At most about " in lines[at]
     assert lines[at].endswith(" of it for 2 validations.")
     assert "for the adapter (25 examples x 1 epoch, " in lines[at + 1]
+    # 3 steps, one validation after 2 and one at the end.
     assert lines[at + 1].endswith(" of it for 2 validations.")
     assert "for the test; about " in lines[at + 2]
     assert at < next(place for place, line in enumerate(lines) if "Test, 30 users" in line)

@@ -97,7 +97,7 @@ def estimate_adapter(
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
     every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
-    validations = left * (epochs * steps_an_epoch // every)
+    validations = left * math.ceil(epochs * steps_an_epoch / every)  # the last is at the end
     validated = min(settings.validation_users or len(split.validation), len(split.validation))
     # Items are read as users are, but for the length of their prompts.
     share = (_mean_item_prompt(prompts, num_items) + virtual) / testing.positions
