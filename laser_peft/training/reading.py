@@ -26,7 +26,6 @@ from .ranking_trainer import ranking_arguments
 
 BATCH_SIZE = 128  # users a step
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.1
-ITEM_DROPOUT = 0.2
 CHECKPOINTS = 10
 MANY_ITEMS, NUM_NEGATIVES = 4096, 2048  # of larger catalogues a step sees a sample
 
@@ -129,7 +128,7 @@ def train_reading(
         callbacks=list(callbacks),
         num_items=len(texts),
         num_negatives=negatives_of(len(texts)),
-        item_dropout=ITEM_DROPOUT,
+        item_dropout=0.0,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
 
