@@ -22,7 +22,6 @@ from laser_peft.masking import mean_over_real
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
-TINY = torch.finfo(torch.float32).tiny
 MAX_TOKENS = 256  # of an item's text; what is beyond is cut
 TOKENS_A_BATCH = 16_384  # padding included; bounds the memory of a batch
 
@@ -55,13 +54,15 @@ class Whitening(NamedTuple):
         mean = vectors.double().mean(0)
         centred = vectors.double() - mean
         spread = centred.std(0, correction=0)
-        # What a dimension differs by within its rounding is noise, not to be blown up.
-        spread = spread.maximum(SMALLEST_SPREAD * mean.abs()).clamp(min=TINY)
+        # A dimension that differs within its rounding, or not at all, says nothing.
+        spread = spread.where(spread > SMALLEST_SPREAD * mean.abs(), torch.inf)
         centred = centred / spread
         variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
         # Directions of next to no variance are noise; so they are not blown up without bound.
         scale = variances.clamp(min=0) + SHRINKAGE * variances.mean()
-        directions = directions / scale.clamp(min=TINY).sqrt() / spread[:, None]
+        directions = (
+            directions / scale.clamp(min=torch.finfo(torch.float32).tiny).sqrt() / spread[:, None]
+        )
         kept = directions.flip(1)[:, :dim]  # eigh sorts by rising variance
         return cls(mean.float(), kept.float())
 
