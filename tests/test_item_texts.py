@@ -78,11 +78,14 @@ def test_a_dimension_that_is_the_same_up_to_rounding_says_nothing(constant):
 
 
 def test_fewer_dimensions_are_those_of_the_largest_variance():
-    common = torch.randn(1009, 1)
-    vectors = torch.randn(1009, 5) + 5 * common * torch.tensor([0.0, 1, 0, 1, 1])
-    directions = Whitening.fit(vectors, 1).directions
-    assert directions.shape == (5, 1)
-    assert sorted(directions[:, 0].abs().argsort(descending=True)[:3].tolist()) == [1, 3, 4]
+    # What three dimensions share varies most, then what two others share.
+    shares = torch.tensor([[0.0, 9, 0, 9, 9, 0], [9, 0, 0, 0, 0, 9]])
+    vectors = torch.randn(1009, 6) + torch.randn(1009, 2) @ shares
+    directions = Whitening.fit(vectors, 2).directions
+    assert directions.shape == (6, 2)
+    largest = directions.abs().argsort(dim=0, descending=True)
+    assert sorted(largest[:3, 0].tolist()) == [1, 3, 4]
+    assert sorted(largest[:2, 1].tolist()) == [0, 5]
 
 
 def test_no_texts_are_refused(tokenizer):

@@ -1,6 +1,7 @@
 """Items whose text is near to that of the history, by the language model's own states.
 
-Axes: B users, T text tokens, N items in the catalogue, H width of the LM's hidden states.
+Axes: B users, T text tokens, N items in the catalogue, D width of the LM's embeddings, H width
+of its hidden states.
 """
 
 from collections.abc import Sequence

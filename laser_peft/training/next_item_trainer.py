@@ -20,7 +20,12 @@ class NextItemTrainer(RankingTrainer):
     """
 
     def __init__(
-        self, *args: Any, num_items: int, num_negatives: int, item_dropout: float, **kwargs: Any
+        self,
+        *args: Any,
+        num_items: int,
+        num_negatives: int,
+        item_dropout: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.num_items = num_items

@@ -128,7 +128,6 @@ def train_reading(
         callbacks=list(callbacks),
         num_items=len(texts),
         num_negatives=negatives_of(len(texts)),
-        item_dropout=0.0,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
 
