@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from laser_peft.data import PaddingCollator, PromptBuilder
-from laser_peft.item_texts import in_eval_mode
+from laser_peft.eval_mode import in_eval_mode
 
 
 @torch.no_grad()

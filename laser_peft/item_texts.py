@@ -6,18 +6,18 @@ Of a token the LM says its embedding and its last hidden state, side by side: th
 of the first is its words, that of the second what they mean together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
+from laser_peft.eval_mode import in_eval_mode
 from laser_peft.masking import mean_over_real
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
@@ -139,19 +139,6 @@ def lm_text_vectors(
     """
     with in_eval_mode(model):
         return distinct_text_vectors(model.text_states, tokenizer, texts, model.device)
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off within; each module is then as it was."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def distinct_text_vectors(

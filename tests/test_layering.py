@@ -6,8 +6,9 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"losses", "masking", "numbering"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering"}
 ALLOWED = {
+    "eval_mode": set(),
     "losses": set(),
     "masking": set(),
     "numbering": set(),
@@ -21,11 +22,12 @@ ALLOWED = {
     },
     "recommender": {
         *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
+        "eval_mode",
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "item_texts": {"masking", "data"},
-    "item_encoding": {"data", "item_texts"},
+    "item_texts": {"masking", "data", "eval_mode"},
+    "item_encoding": {"data", "eval_mode"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
     },

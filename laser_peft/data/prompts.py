@@ -92,13 +92,33 @@ class PromptBuilder:
         Returns:
             Token ids, at most ``max_tokens``, ending with the newest item and the ending.
         """
+        return self.with_places(history)[0] + self._ending
+
+    @property
+    def ending(self) -> list[int]:
+        """The tokens that a prompt ends with, whatever the history."""
+        return list(self._ending)
+
+    def with_places(self, history: Sequence[int] | np.ndarray) -> tuple[list[int], list[int]]:
+        """Builds a prompt without its ending, and says where each item ends in it.
+
+        Cut behind an item and with the ending, it is the prompt of the history up to there.
+
+        Args:
+            history: dense item ids, oldest first; may be empty.
+
+        Returns:
+            Token ids, and for each item that they hold, the newest ones of the history, how many
+            of them there are up to its end.
+        """
         kept = self._newest_that_fit(history)
         numbers = self._numbers(len(kept))
-        tokens = list(self._opening)
+        tokens, ends = list(self._opening), []
         for place, item in enumerate(kept, start=1):
             tokens += numbers[place]
             tokens += self._item_tokens[item]
-        return tokens + self._ending
+            ends.append(len(tokens))
+        return tokens, ends
 
     def _tokens_of(self, catalogue: Catalogue) -> list[list[int]]:
         template = self.template

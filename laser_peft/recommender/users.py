@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.evaluation import DotProducts
-from laser_peft.item_texts import in_eval_mode
+from laser_peft.eval_mode import in_eval_mode
 
 from .best import Shelf, best_items, check_finite
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, set_seed
 
 from laser_peft.data import PromptBuilder, Split
 
-from .datasets import PromptDataset
+from .datasets import PlacesCollator, PlacesDataset, PromptDataset
 from .laser_trainer import LaserTrainer
 from .ranking_trainer import best_checkpoint_arguments, by_length, ranking_arguments
 from .reading import BATCH_SIZE
@@ -128,14 +128,14 @@ def train_laser(
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
         callbacks: of the Trainer, beside its own.
     """
-    examples = split.training_examples(every_prefix=settings.every_prefix)
+    dataset = training_dataset(model, split, prompts, settings, max_items=max_items)
     validation = split.validation
     if 0 < settings.validation_users < len(validation):
         drawn = np.random.default_rng(seed).choice(
             len(validation), settings.validation_users, replace=False
         )
         validation = [validation[user] for user in drawn]
-    steps_per_epoch = -(-len(examples) // settings.batch_size)
+    steps_per_epoch = -(-len(dataset) // settings.batch_size)
     every = -(-steps_per_epoch // settings.evaluations_per_epoch)
 
     set_seed(seed)
@@ -161,7 +161,8 @@ def train_laser(
     trainer = LaserTrainer(
         model,
         args,
-        train_dataset=PromptDataset(examples, prompts, max_items=max_items),
+        data_collator=PlacesCollator(prompts.ending),
+        train_dataset=dataset,
         eval_dataset=by_length(
             PromptDataset(validation, prompts, max_items=max_items, ranked=True)
         ),
@@ -169,3 +170,27 @@ def train_laser(
         num_negatives=settings.num_negatives,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+
+
+def training_dataset(
+    model: PeftModel,
+    split: Split,
+    prompts: PromptBuilder,
+    settings: LaserSettings,
+    *,
+    max_items: int,
+) -> PlacesDataset | PromptDataset:
+    """Returns what an adapter learns from: shared texts where its layout has every use of them.
+
+    Args:
+        model: see :func:`train_laser`.
+        split: see there.
+        prompts: see there.
+        settings: see there.
+        max_items: see there.
+    """
+    layout = model.peft_config[model.active_adapter].layout
+    if settings.every_prefix and layout == "text_first":
+        return PlacesDataset(split.train_histories, prompts, max_items=max_items)
+    examples = split.training_examples(every_prefix=settings.every_prefix)
+    return PromptDataset(examples, prompts, max_items=max_items)

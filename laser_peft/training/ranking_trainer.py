@@ -107,8 +107,7 @@ class RankingTrainer(Trainer):
         super().__init__(
             model,
             args,
-            data_collator=PaddingCollator(),
-            **{"compute_metrics": metrics_of_ranks} | kwargs,
+            **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(BestCheckpointHere())

@@ -69,11 +69,12 @@ class Reading(nn.Module):
         """
         assert labels is not None
         real = input_ids != 0
-        read = self.reader(self.texts[(input_ids - 1).clamp(min=0)] * real.unsqueeze(-1), real)
-        chosen = labels != IGNORE_INDEX
-        if not chosen.any():
+        texts = self.texts[(input_ids - 1).clamp(min=0)] * real.unsqueeze(-1)
+        wanted = labels != IGNORE_INDEX
+        read = self.reader(texts, real, wanted)
+        if not len(read):
             return {"loss": read.sum() * 0}
-        loss = next_item_loss(read[chosen], self.texts, labels[chosen], negatives)
+        loss = next_item_loss(read, self.texts, labels[wanted], negatives)
         return {"loss": loss}
 
 

@@ -13,6 +13,7 @@ from .card import describe_adapter
 from .registration import peft_type
 
 CHOICES = {
+    "layout": ("text_first", "prefix_first", None),
     "prefix_source": ("m_former", "plain", "none"),
     "moe": ("ffn", "query", "none"),
     "suffix_reading": ("suffix", "mean", "eos"),
@@ -48,8 +49,14 @@ class BiTuningConfig(PeftConfig):
     created; ``model.peft_config["default"]`` and ``adapter_config.json`` hold the values used.
 
     Args:
-        num_prefix_tokens: virtual tokens P in front of the text; 0 for none.
-        num_suffix_tokens: learned virtual tokens S after the text; used where ``suffix_reading``
+        layout: in what order a user is read. ``"text_first"``: text, prefix, suffix: nothing that
+            is learnt comes before the text, so it is read without gradients and all positions of
+            a history share one reading of it; ``"prefix_first"``: prefix, text, suffix (the
+            paper's). None: ``"prefix_first"`` where the text's own states are read
+            (``suffix_reading="mean"``), else ``"text_first"``. Text is generated behind the prefix
+            in either.
+        num_prefix_tokens: virtual tokens P of the prefix; 0 for none.
+        num_suffix_tokens: learned virtual tokens S at the end; used where ``suffix_reading``
             is ``"suffix"``.
         prefix_source: ``"m_former"`` writes each user's prefix from the collaborative states;
             ``"plain"`` learns one prefix for all users (prompt tuning); ``"none"`` has no prefix.
@@ -112,6 +119,7 @@ class BiTuningConfig(PeftConfig):
         ValueError: if a value is out of range or two values contradict each other.
     """
 
+    layout: str | None = None
     num_prefix_tokens: int = 16
     num_suffix_tokens: int = 1
     prefix_source: str = "m_former"
@@ -256,6 +264,12 @@ class BiTuningConfig(PeftConfig):
             raise ValueError(
                 f"m_former_hidden_size ({width}) must be a multiple of m_former_num_heads "
                 f"({heads}); try m_former_hidden_size={heads * (width // heads + 1)}"
+            )
+        if self.layout == "text_first" and self.suffix_reading == "mean":
+            raise ValueError(
+                "suffix_reading='mean' reads the text's own states, which with "
+                "layout='text_first' come before all that is learnt; set layout='prefix_first' or "
+                "leave it out"
             )
         if self.suffix_reading == "suffix" and self.num_suffix_tokens == 0:
             raise ValueError(

@@ -5,7 +5,7 @@ X = P + T + S positions.
 
 ``[prefix][text][suffix][pads]``: every pad stands after everything that is read, so a causal LM
 needs no attention mask, its default position ids are right, and neither padding nor the batch
-around a user can reach the user's states. To write text, ``[pads][prefix][text]``: what is written
+around a user can reach the user's states. Or ``[text][prefix][suffix][pads]``. To write text, ``[pads][prefix][text]``: what is written
 follows the text, as ``generate`` expects.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PAD_FIRST, PREFIX, TEXT, SUFFIX, PAD_LAST = range(5)
+PAD_FIRST, PREFIX, TEXT, PREFIX_BEHIND, SUFFIX, PAD_LAST = range(6)
 
 
 class JoinedTokens(NamedTuple):
@@ -34,8 +34,9 @@ def join(
     attention_mask: Tensor,
     *,
     pads_first: bool = False,
+    text_first: bool = False,
 ) -> JoinedTokens:
-    """Packs each row's real tokens between its prefix and its suffix.
+    """Packs each row's real tokens between its prefix and its suffix, or before both.
 
     Args:
         prefix: ``(B, P, D)`` float; the text's dtype decides.
@@ -43,6 +44,7 @@ def join(
         suffix: ``(S, D)`` float.
         attention_mask: ``(B, T)`` bool, True where a token is real.
         pads_first: put the pads before everything instead of after it.
+        text_first: put the prefix between text and suffix.
 
     Returns:
         :class:`JoinedTokens` of the text's dtype; the order of the real tokens is kept.
@@ -51,9 +53,10 @@ def join(
     suffix = suffix.to(text).expand(batch, -1, -1)
     tokens = torch.cat([prefix.to(text), text, suffix], dim=1)
     pad = PAD_FIRST if pads_first else PAD_LAST
+    before_suffix = PREFIX_BEHIND if text_first else PREFIX
     part = torch.cat(
         [
-            attention_mask.new_full((batch, num_prefix), PREFIX, dtype=torch.uint8),
+            attention_mask.new_full((batch, num_prefix), before_suffix, dtype=torch.uint8),
             torch.where(attention_mask, TEXT, pad).to(torch.uint8),
             attention_mask.new_full((batch, suffix.size(1)), SUFFIX, dtype=torch.uint8),
         ],

@@ -21,7 +21,7 @@ from .encoder import load_encoder
 from .fusing import ViewWeights
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
-from .recommending import text_states
+from .reading import text_states
 from .registration import PREFIX
 from .sizes import resolve
 
@@ -49,9 +49,9 @@ class BiTuningModel(BaseTuner):
         """Reads each user's text and history into a user vector, or runs the LM.
 
         It recommends when any of ``history``, ``history_mask``, ``history_states``,
-        ``item_vectors``, ``negatives``, ``return_logits`` or labels of shape ``(B,)`` is given, or
-        ``return_user_vectors=True``. The LM's backbone then reads ``[prefix][text][suffix]``; its
-        vocabulary head is never called. Padding may stand on any side, in the text and in the
+        ``text_rows``, ``item_vectors``, ``negatives``, ``return_logits`` or labels of shape
+        ``(B,)`` is given, or ``return_user_vectors=True``. The LM's backbone then reads
+        ``[text][prefix][suffix]``, or what ``layout`` says; its vocabulary head is never called. Padding may stand on any side, in the text and in the
         history: it changes nothing. Any other call is the LM's own, with the prefix before the
         text and outputs over the caller's tokens.
 
@@ -67,6 +67,10 @@ class BiTuningModel(BaseTuner):
                   ``history`` is not 0, or everywhere with ``history_states``.
                 * ``history_states (B, L, C)`` float, the encoder's states; only for an adapter
                   without an encoder of its own.
+                * ``text_rows (n,)`` and ``text_lengths (n,)`` int64, for n users who share texts,
+                  as one shopper at n times does: the row of the text that each is told in, and how
+                  many of its real tokens, the first ones. Histories and labels are then n.
+                * ``ending_ids (E,)`` int64, with these: tokens that follow each such beginning.
                 * ``item_vectors (N, R)`` float, the catalogue, in place of the adapter's.
                 * ``labels (B,)`` int64, the next item's id in ``1..N``; or ``(B, T)``, the LM's.
                 * ``negatives (K,)`` int64 item ids drawn uniformly with replacement, only with

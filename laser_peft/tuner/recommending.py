@@ -14,26 +14,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laser_peft.losses import next_item_loss, router_balance_loss
-from laser_peft.masking import mean_over_real, newest_state
+from laser_peft.masking import newest_state
 
-from .base_model import (
-    check_length,
-    embed,
-    end_of_text,
-    inputs_beside_embeddings,
-    last_hidden_states,
-    real_tokens,
-)
+from .base_model import embed, real_tokens
 from .fusing import fuse, reading_loss
-from .joining import JoinedTokens, join, read
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
+from .reading import UserTexts, user_states
 
 # What says whose history it is, in a recommendation and in a text.
 HISTORY_ARGUMENTS = ("history", "history_mask", "history_states")
+# What says of which part of which text each user is told, where users share texts.
+BEGINNING_ARGUMENTS = ("text_rows", "text_lengths", "ending_ids")
 # What only a recommendation takes.
 RECOMMENDATION_ARGUMENTS = (
     *HISTORY_ARGUMENTS,
+    *BEGINNING_ARGUMENTS,
     *("item_vectors", "negatives", "return_logits", "return_user_vectors"),
 )
 # What Trainer, tokenizers and PEFT's task wrappers add to a call; none of it concerns us here.
@@ -45,8 +41,11 @@ IGNORED_ARGUMENTS = frozenset(
 )
 
 
-TENSORS = (*HISTORY_ARGUMENTS, "item_vectors", "labels", "negatives", "input_ids", "inputs_embeds")
-INDICES = ("input_ids", "history", "labels", "negatives")
+TENSORS = (
+    *(*HISTORY_ARGUMENTS, *BEGINNING_ARGUMENTS),
+    *("item_vectors", "labels", "negatives", "input_ids", "inputs_embeds"),
+)
+INDICES = (*BEGINNING_ARGUMENTS, "input_ids", "history", "labels", "negatives")
 
 
 class RecommendationInputs(NamedTuple):
@@ -58,6 +57,9 @@ class RecommendationInputs(NamedTuple):
     history: Tensor | None = None
     history_mask: Tensor | None = None
     history_states: Tensor | None = None
+    text_rows: Tensor | None = None
+    text_lengths: Tensor | None = None
+    ending_ids: Tensor | None = None
     item_vectors: Tensor | None = None
     labels: Tensor | None = None
     negatives: Tensor | None = None
@@ -88,15 +90,22 @@ class RecommendationInputs(NamedTuple):
             if values is not None and (values.is_floating_point() or values.is_complex()):
                 raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
         text = inputs.inputs_embeds if inputs.input_ids is None else inputs.input_ids
-        if inputs.labels is not None and text is not None:
-            if inputs.labels.shape != text.shape[:1]:
+        _check_beginnings(inputs, text)
+        users = text if inputs.text_rows is None else inputs.text_rows
+        if inputs.labels is not None and users is not None:
+            if inputs.labels.shape != users.shape[:1]:
                 raise ValueError(
                     "labels of a recommendation are the next items' ids, one a user, of shape "
-                    f"({len(text)},), got {tuple(inputs.labels.shape)}; for the loss of the text "
+                    f"({len(users)},), got {tuple(inputs.labels.shape)}; for the loss of the text "
                     "set return_user_vectors=False and give labels of the text's shape"
                 )
         _check_negatives(inputs)
         return inputs
+
+    @property
+    def beginnings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Which part of which text each user is told in, and what follows each part."""
+        return self.text_rows, self.text_lengths, self.ending_ids
 
 
 def wants_recommendation(arguments: dict[str, Any]) -> bool:
@@ -119,7 +128,7 @@ def wants_recommendation(arguments: dict[str, Any]) -> bool:
         return bool(asked)
     if has_item_labels or arguments.get("return_logits"):
         return True
-    if "item_vectors" in arguments or "negatives" in arguments:
+    if any(name in arguments for name in ("item_vectors", "negatives", *BEGINNING_ARGUMENTS)):
         return True
     return labels is None and any(name in arguments for name in HISTORY_ARGUMENTS)
 
@@ -146,22 +155,20 @@ def recommend(
     """
     adapter, config = active.adapter, active.config
     text = embed(lm, inputs.input_ids, inputs.inputs_embeds)
-    is_real = real_tokens(text, inputs.attention_mask)
+    texts = UserTexts(
+        text,
+        real_tokens(text, inputs.attention_mask),
+        inputs.input_ids,
+        *(None if given is None else given.to(text.device) for given in inputs.beginnings),
+    )
     states, states_mask = active.states(
         history=inputs.history,
         history_mask=inputs.history_mask,
         history_states=inputs.history_states,
-        like=text,
+        like=text.new_zeros(texts.num_users, 0),
     )
     condensed = adapter.prefix_for(states, states_mask)
-    suffix = _suffix(lm, active, text)
-    check_length(
-        lm, num_prefix=condensed.prefix.size(1), num_text=text.size(1), num_suffix=len(suffix)
-    )
-    joined = join(condensed.prefix, text, suffix, is_real)
-    extra = inputs_beside_embeddings(lm, inputs.input_ids, joined)
-    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
-    learned = adapter.head(_read_user(hidden, joined, config.suffix_reading)).to(text.device)
+    learned = adapter.head(user_states(call, lm, active, texts, condensed.prefix)).to(text.device)
     collaborative = newest_state(states, states_mask) if config.collaborative_skip else None
     queries = active.text_queries(inputs.history, inputs.history_mask)
     if config.item_vectors == "fused":
@@ -188,6 +195,8 @@ def recommend(
                 loss = loss + config.router_balance_weight * aux_loss
             # Frozen, the text reader has learnt before (laser_peft.training.phases).
             learns = adapter.training and queries is not None and queries[0].requires_grad
+            # Where users share texts they are all positions already.
+            learns = learns and inputs.text_rows is None
             if learns and queries is not None and inputs.history is not None:
                 texts = adapter.items.of_text()
                 loss = loss + reading_loss(*queries, inputs.history, texts, negatives)
@@ -199,6 +208,39 @@ def recommend(
         aux_loss=aux_loss,
     )
     return output if inputs.return_dict else output.to_tuple()
+
+
+def _check_beginnings(inputs: RecommendationInputs, text: Tensor | None) -> None:
+    rows, lengths, ending = inputs.beginnings
+    if rows is None and lengths is None and ending is None:
+        return
+    if rows is None or lengths is None:
+        raise ValueError(
+            "users who share texts need text_rows (n,), the text of each, and text_lengths (n,), "
+            "how many of its tokens; give both"
+        )
+    if rows.ndim != 1 or rows.shape != lengths.shape or not len(rows):
+        raise ValueError(
+            "text_rows and text_lengths must have the same shape (n,), a text and a length for "
+            f"each of at least one user, got {tuple(rows.shape)} and {tuple(lengths.shape)}"
+        )
+    if ending is not None and ending.ndim != 1:
+        raise ValueError(
+            f"ending_ids must have the shape (E,), the same for all, got {tuple(ending.shape)}"
+        )
+    # Elsewhere the check would wait for the device.
+    if text is None or rows.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if rows.min() < 0 or rows.max() >= len(text):
+        raise ValueError(
+            f"text_rows must lie in 0..{len(text) - 1}, the rows of the text, got "
+            f"{int(rows.min())}..{int(rows.max())}"
+        )
+    if lengths.min() < 0 or lengths.max() > text.size(1):
+        raise ValueError(
+            f"text_lengths must lie in 0..{text.size(1)}, the tokens of a text, got "
+            f"{int(lengths.min())}..{int(lengths.max())}"
+        )
 
 
 def _check_negatives(inputs: RecommendationInputs) -> None:
@@ -215,44 +257,3 @@ def _check_negatives(inputs: RecommendationInputs) -> None:
             "negatives must be the ids of at least one item, the same for all users, of shape "
             f"(K,), got {tuple(negatives.shape)}"
         )
-
-
-@torch.no_grad()
-def text_states(
-    call: Callable[..., Any], lm: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
-) -> Tensor:
-    """Reads texts with the bare language model.
-
-    Args:
-        call: the LM's own call.
-        lm: the language model.
-        input_ids: ``(B, T)`` int64, padding anywhere.
-        attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
-
-    Returns:
-        ``(B, T, D + H)`` float, each token's embedding and beside it its last hidden state, in
-        the order of the tokens. The embeddings keep words that a small LM's last layer has lost.
-    """
-    text = embed(lm, input_ids, None)
-    none = text.new_zeros(len(text), 0, text.size(-1))
-    joined = join(none, text, none[0], real_tokens(text, attention_mask))
-    extra = inputs_beside_embeddings(lm, input_ids, joined)
-    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
-    last = read(hidden, joined.text_positions)
-    return torch.cat([text.to(last), last], dim=-1)
-
-
-def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:
-    """What follows the text: ``(S, D)``, S may be 0."""
-    if active.adapter.suffix is not None:
-        return active.adapter.suffix()
-    if active.config.suffix_reading == "eos":
-        return end_of_text(lm)
-    return text.new_zeros(0, text.size(-1))
-
-
-def _read_user(hidden: Tensor, joined: JoinedTokens, suffix_reading: str) -> Tensor:
-    """Picks what the user is read from: ``(B, S, H)``."""
-    if suffix_reading == "mean":
-        return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
-    return read(hidden, joined.suffix_positions)

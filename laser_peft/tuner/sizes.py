@@ -20,7 +20,7 @@ def resolve(
     encoder_config: dict[str, Any] | None,
     encoder_dim: int | None,
 ) -> BiTuningConfig:
-    """Returns a copy in which every size is a number.
+    """Returns a copy in which every size is a number, and what follows from others is said.
 
     Args:
         config: what the user asked for.
@@ -61,8 +61,10 @@ def resolve(
     heads = config.m_former_num_heads or (width // 64 if width % 64 == 0 else 1)
     num_experts, num_experts_per_user = config.experts
     no_prefix = config.prefix_source == "none" or config.num_prefix_tokens == 0
+    layout = "prefix_first" if config.suffix_reading == "mean" else "text_first"
     return replace(
         config,
+        layout=config.layout or layout,
         num_prefix_tokens=0 if no_prefix else config.num_prefix_tokens,
         prefix_source="none" if no_prefix else config.prefix_source,
         num_suffix_tokens=config.num_suffix_tokens if config.suffix_reading == "suffix" else 0,

@@ -1,6 +1,6 @@
 """What a history's item texts say of the next item's text, without the language model.
 
-Axes: B users, L items in a history, X width of text vectors.
+Axes: B users, L items in a history, w positions wanted, X width of text vectors.
 """
 
 import torch
@@ -27,19 +27,23 @@ class TextReader(nn.Module):
         self.projection = nn.Linear(text_dim, text_dim, bias=False)
         nn.init.eye_(self.projection.weight)
 
-    def forward(self, texts: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, texts: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Reads every history up to each of its items.
 
         Args:
             texts: ``(B, L, X)`` float text vectors, oldest item first.
             mask: ``(B, L)`` bool, True where an item is real.
+            wanted: ``(B, L)`` bool, the w positions to read; None: all.
 
         Returns:
-            ``(B, L, X)`` float, for each item what it and the items before it say of the next.
+            ``(B, L, X)`` float, for each item what it and the items before it say of the next;
+            ``(w, X)`` of the wanted ones.
         """
         places = mask.cumsum(1)
         age = places[:, :, None] - places[:, None, :]  # (B, L, L), of items seen from items
         weights = torch.sigmoid(self.decay) ** age.clamp(min=0)
         weights = weights.masked_fill(~mask[:, None, :] | (age < 0), 0)
-        summed = self.dropout(weights @ texts.to(weights.dtype))
-        return self.projection(summed) * self.log_scale.exp()
+        summed = weights @ texts.to(weights.dtype)
+        if wanted is not None:
+            summed = summed[wanted]
+        return self.projection(self.dropout(summed)) * self.log_scale.exp()

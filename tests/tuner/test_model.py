@@ -54,15 +54,17 @@ def test_text_history_and_their_order_all_matter(lm, encoder_folder):
             assert (plain - changed).abs().max() > 1e-4, name
 
 
-def test_equals_the_method_written_plainly(lm, encoder_folder):
+@pytest.mark.parametrize("layout", ["text_first", "prefix_first"])
+def test_equals_the_method_written_plainly(lm, encoder_folder, layout):
     """One user, no packing: concatenate, run the causal LM, read its last hidden states."""
-    model, batch = make_model(lm, encoder_folder), make_batch()
+    model, batch = make_model(lm, encoder_folder, layout=layout), make_batch()
     adapter, encoder = adapter_of(model), AutoModel.from_pretrained(encoder_folder).eval()
     with torch.no_grad():
         states = encoder(batch["history"][:1]).last_hidden_state
         prefix = adapter.m_former(states, torch.ones(1, L, dtype=torch.bool)).prefix
         text = lm.get_input_embeddings()(batch["input_ids"][:1])
-        tokens = torch.cat([prefix, text, adapter.suffix()[None]], 1)
+        before = [text, prefix] if layout == "text_first" else [prefix, text]
+        tokens = torch.cat([*before, adapter.suffix()[None]], 1)
         bare = getattr(lm, lm.base_model_prefix)
         hidden = bare(inputs_embeds=tokens).last_hidden_state[:, -2:].flatten(1)
         user = adapter.head.projection(hidden) + states[:, -1]

@@ -128,14 +128,13 @@ def test_mean_and_eos_read_what_they_say(llama, encoder_folder):
             model.base_model.collaborative_encoder(batch["history"]).last_hidden_state,
             torch.ones(B, L, dtype=torch.bool),
         )
-        ids = batch["input_ids"]
+        text = lm.get_input_embeddings()(batch["input_ids"])
+        tokens = [condensed.prefix, text]
         if reading == "eos":
-            ids = torch.cat([ids, torch.full((B, 1), lm.config.eos_token_id)], 1)
-        text = lm.get_input_embeddings()(ids)
-        hidden = lm.model(inputs_embeds=torch.cat([condensed.prefix, text], 1)).last_hidden_state[
-            :, 4:
-        ]
-        state = hidden.mean(1) if reading == "mean" else hidden[:, -1]
+            end = lm.get_input_embeddings()(torch.full((B, 1), lm.config.eos_token_id))
+            tokens = [text, condensed.prefix, end]
+        hidden = lm.model(inputs_embeds=torch.cat(tokens, 1)).last_hidden_state
+        state = hidden[:, 4:].mean(1) if reading == "mean" else hidden[:, -1]
         torch.testing.assert_close(model(**batch).user_vectors, adapter.head.projection(state))
 
 

@@ -1,0 +1,158 @@
+"""Reads virtual tokens after beginnings of texts, each text once.
+
+Axes: B texts, T text tokens, n users, K users of one text, V virtual tokens of a user, D width of
+the LM's embeddings, H width of its last hidden states.
+
+With the virtual tokens behind the text nothing that is learnt comes before it: the text is read
+without gradients, and all users of a text (the same shopper at different times) share that reading.
+Each user's virtual tokens are a block that sees its own beginning of the text and itself.
+"""
+
+import logging
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laser_peft.eval_mode import in_eval_mode
+
+from .base_model import backbone_of
+from .devices import device_of
+
+logger = logging.getLogger(__name__)
+
+# Names under which configurations keep how far back a token can look.
+WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
+# Of the states' standard deviation: kernels differ by rounding, a mask that is not obeyed by more.
+TOLERANCE, TOLERANCE_IN_HALF_PRECISION = 0.01, 0.2
+_OBEYS: WeakKeyDictionary[PreTrainedModel, tuple[str | None, bool]] = WeakKeyDictionary()
+
+
+def read_beginnings(
+    lm: PreTrainedModel, text: Tensor, rows: Tensor, lengths: Tensor, tokens: Tensor
+) -> Tensor:
+    """Reads each user's virtual tokens after a beginning of a text.
+
+    Args:
+        lm: a language model that :func:`can_share` is True for.
+        text: ``(B, T, D)`` float embedded tokens; where a text ends, pads follow.
+        rows: ``(n,)`` int64, the text that each user reads.
+        lengths: ``(n,)`` int64 in ``0..T``, how many of its tokens.
+        tokens: ``(n, V, D)`` float, what follows them.
+
+    Returns:
+        ``(n, V, H)`` float states of the virtual tokens, as if each user had been read alone.
+    """
+    backbone = backbone_of(lm)
+    with torch.no_grad():
+        memory = backbone(inputs_embeds=text, use_cache=True, return_dict=True).past_key_values
+    places = _places_among(rows, len(text))  # (n,), of a user among those of its text
+    num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)
+    most = int(places.max()) + 1 if len(places) else 0
+    blocks = tokens.new_zeros(num_texts, most, num_virtual, tokens.size(-1))
+    blocks = blocks.index_put((rows, places), tokens).to(text.dtype)
+    ends = lengths.new_zeros(num_texts, most).index_put((rows, places), lengths)
+    steps = torch.arange(num_virtual, device=text.device)
+    positions = (ends[:, :, None] + steps).flatten(1)  # (B, K V)
+    output = backbone(
+        inputs_embeds=blocks.flatten(1, 2),
+        attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
+        position_ids=positions,
+        past_key_values=memory,
+        use_cache=True,
+        return_dict=True,
+    )
+    states = output.last_hidden_state.unflatten(1, (most, num_virtual))
+    return states[rows.to(states.device), places.to(states.device)]
+
+
+def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
+    """Tells whether the LM can read so, by trying it once on a few tokens.
+
+    What an architecture does with a block mask and a memory is not declared anywhere; those
+    without attention, or with positions of another kind, are told apart here.
+
+    Args:
+        lm: the language model.
+        num_tokens: of the longest text with its virtual tokens.
+    """
+    if torch.compiler.is_compiling():
+        return False  # how many users share a text is no constant of a graph
+    config = lm.config.get_text_config(decoder=True)
+    backbone = backbone_of(lm)
+    windows = [getattr(config, name, None) or num_tokens for name in WINDOWS]
+    # Checkpointed layers run without a memory.
+    keeps_nothing = any(getattr(part, "gradient_checkpointing", False) for part in lm.modules())
+    looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
+    if backbone is lm or looks_up_ids or keeps_nothing or min(windows) < num_tokens:
+        return False
+    if any(parameter.requires_grad for parameter in backbone.parameters()):
+        return False
+    attention = getattr(config, "_attn_implementation", None)
+    known = _OBEYS.get(lm)
+    if known is None or known[0] != attention:
+        known = _OBEYS[lm] = attention, _reads_alike(lm)
+        if not known[1]:
+            logger.info("%s reads every beginning of a text by itself", type(lm).__name__)
+    return known[1]
+
+
+@torch.no_grad()
+def _reads_alike(lm: PreTrainedModel) -> bool:
+    """Reads two beginnings of a text both ways."""
+    embeddings, backbone = lm.get_input_embeddings(), backbone_of(lm)
+    ids = torch.arange(10, device=device_of(embeddings)) % embeddings.num_embeddings
+    text, tokens = embeddings(ids).split([6, 4])
+    tokens = tokens.unflatten(0, (2, 2))
+    lengths = ids.new_tensor([3, 6])
+    with in_eval_mode(backbone), torch.autocast(text.device.type, enabled=False):
+        alone = torch.cat(
+            [
+                backbone(
+                    inputs_embeds=torch.cat([text[:length], own])[None],
+                    use_cache=False,
+                    return_dict=True,
+                ).last_hidden_state[:, -2:]
+                for length, own in zip(lengths, tokens, strict=True)
+            ]
+        )
+        try:
+            shared = read_beginnings(lm, text[None], torch.zeros_like(lengths), lengths, tokens)
+        except Exception as error:  # of any kind: whatever a foreign forward makes of such a mask
+            logger.info("%s cannot share a text: %s", type(lm).__name__, error)
+            return False
+    is_exact = torch.finfo(alone.dtype).eps < torch.finfo(torch.float16).eps
+    tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
+    return bool((shared - alone).abs().max() <= tolerance * alone.float().std())
+
+
+def _places_among(rows: Tensor, num_texts: int) -> Tensor:
+    """Counts each user's place, from 0, among those of its text: ``(n,)`` int64."""
+    order = rows.argsort(stable=True)
+    users = torch.bincount(rows, minlength=num_texts)
+    starts = users.cumsum(0) - users
+    places = torch.arange(len(rows), device=rows.device) - starts[rows[order]]
+    return torch.empty_like(rows).scatter(0, order, places)
+
+
+def _mask(lengths: Tensor, num_tokens: int, num_virtual: int, dtype: torch.dtype) -> Tensor:
+    """Shows each block its beginning of the text and, causally, itself.
+
+    Args:
+        lengths: ``(B, K)`` int64, of the beginnings.
+        num_tokens: T, remembered.
+        num_virtual: V.
+        dtype: of the mask.
+
+    Returns:
+        ``(B, 1, K V, T + K V)``, 0 where a token may look and the lowest number elsewhere.
+    """
+    device, most = lengths.device, lengths.size(1)
+    text = torch.arange(num_tokens, device=device) < lengths[:, :, None]  # (B, K, T)
+    text = text.repeat_interleave(num_virtual, 1)  # (B, K V, T)
+    own = torch.ones(num_virtual, num_virtual, dtype=torch.bool, device=device).tril()
+    blocks = torch.block_diag(*[own] * most).bool()  # (K V, K V)
+    may_look = torch.cat([text, blocks.expand(len(lengths), -1, -1)], 2)
+    mask = torch.zeros(may_look.shape, dtype=dtype, device=device)
+    return mask.masked_fill(~may_look, torch.finfo(dtype).min)[:, None]

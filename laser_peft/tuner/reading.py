@@ -1,0 +1,161 @@
+"""Reads users in the language model: their text, prefix and suffix in the layout's order.
+
+Axes: B texts, T text tokens, E tokens of an ending, n users (B unless they share texts), P prefix
+tokens, S suffix tokens, D width of the LM's embeddings, H width of its last hidden states.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laser_peft.masking import mean_over_real
+
+from .base_model import (
+    check_length,
+    embed,
+    end_of_text,
+    inputs_beside_embeddings,
+    last_hidden_states,
+    real_tokens,
+)
+from .beginnings import can_share, read_beginnings
+from .joining import join, read
+from .layer import ActiveAdapter
+
+
+class UserTexts(NamedTuple):
+    """What a batch of users is told in.
+
+    Args:
+        embedded: ``(B, T, D)`` float tokens, padding anywhere.
+        is_real: ``(B, T)`` bool.
+        ids: ``(B, T)`` int64, None where the text came embedded.
+        rows: ``(n,)`` int64, the text of each user; None: one each.
+        lengths: ``(n,)`` int64, how many of its real tokens the user is told in.
+        ending: ``(E,)`` int64, tokens behind each of these beginnings.
+    """
+
+    embedded: Tensor
+    is_real: Tensor
+    ids: Tensor | None
+    rows: Tensor | None = None
+    lengths: Tensor | None = None
+    ending: Tensor | None = None
+
+    @property
+    def num_users(self) -> int:
+        """How many users n there are."""
+        return len(self.embedded if self.rows is None else self.rows)
+
+    def one_each(self, lm: PreTrainedModel) -> "UserTexts":
+        """Gives each user a text of its own, with the ending."""
+        if self.rows is None or self.lengths is None:
+            return self
+        embedded, is_real = self.embedded[self.rows], self.is_real[self.rows]
+        ids = None if self.ids is None else self.ids[self.rows]
+        is_real = is_real & (is_real.cumsum(1) <= self.lengths[:, None])
+        if self.ending is not None:
+            n = len(embedded)
+            ending = embed(lm, self.ending[None], None).to(embedded)
+            embedded = torch.cat([embedded, ending.expand(n, -1, -1)], 1)
+            is_real = torch.cat([is_real, is_real.new_ones(n, ending.size(1))], 1)
+            if ids is not None:
+                ids = torch.cat([ids, self.ending.to(ids).expand(n, -1)], 1)
+        return UserTexts(embedded, is_real, ids)
+
+
+def user_states(
+    call: Callable[..., Any],
+    lm: PreTrainedModel,
+    active: ActiveAdapter,
+    texts: UserTexts,
+    prefix: Tensor,
+) -> Tensor:
+    """Reads each user.
+
+    Args:
+        call: the LM's own call.
+        lm: the language model.
+        active: the adapter.
+        texts: what the users are told in.
+        prefix: ``(n, P, D)`` float.
+
+    Returns:
+        ``(n, S, H)`` float, the states that the user is read from.
+
+    Raises:
+        ValueError: if the LM has no positions for so many tokens.
+    """
+    reading = active.config.suffix_reading
+    suffix = _suffix(lm, active, texts.embedded)
+    num_ending = 0 if texts.ending is None else len(texts.ending)
+    num_text = texts.embedded.size(1) + num_ending
+    check_length(lm, num_prefix=prefix.size(1), num_text=num_text, num_suffix=len(suffix))
+    text_first = active.config.layout == "text_first"
+    total = num_text + prefix.size(1) + len(suffix)
+    # A text that needs gradients itself, as where inputs are explained, is read with them.
+    shares = text_first and not texts.embedded.requires_grad
+    if shares and (torch.is_grad_enabled() or texts.rows is not None) and can_share(lm, total):
+        return _after_shared_texts(lm, texts, prefix, suffix)
+    texts = texts.one_each(lm)
+    joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
+    extra = inputs_beside_embeddings(lm, texts.ids, joined)
+    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+    if reading == "mean":
+        return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
+    return read(hidden, joined.suffix_positions)
+
+
+def _after_shared_texts(
+    lm: PreTrainedModel, texts: UserTexts, prefix: Tensor, suffix: Tensor
+) -> Tensor:
+    """Reads each text once, without gradients, and each user's tokens behind it."""
+    text, num_users = texts.embedded, texts.num_users
+    rows, lengths = texts.rows, texts.lengths
+    if rows is None or lengths is None:
+        rows, lengths = torch.arange(num_users, device=text.device), texts.is_real.sum(1)
+    parts = [prefix.to(text), suffix.to(text).expand(num_users, -1, -1)]
+    if texts.ending is not None:
+        ending = embed(lm, texts.ending[None], None).to(text)
+        parts.insert(0, ending.expand(num_users, -1, -1))
+    none = text.new_zeros(len(text), 0, text.size(-1))
+    packed = join(none, text, none[0], texts.is_real).inputs_embeds
+    states = read_beginnings(lm, packed, rows, lengths, torch.cat(parts, 1))
+    return states[:, states.size(1) - len(suffix) :].contiguous()
+
+
+def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:
+    """What follows everything else: ``(S, D)``, S may be 0."""
+    if active.adapter.suffix is not None:
+        return active.adapter.suffix()
+    if active.config.suffix_reading == "eos":
+        return end_of_text(lm)
+    return text.new_zeros(0, text.size(-1))
+
+
+@torch.no_grad()
+def text_states(
+    call: Callable[..., Any], lm: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
+) -> Tensor:
+    """Reads texts with the bare language model.
+
+    Args:
+        call: the LM's own call.
+        lm: the language model.
+        input_ids: ``(B, T)`` int64, padding anywhere.
+        attention_mask: ``(B, T)``, nonzero where a token is real. None: all are.
+
+    Returns:
+        ``(B, T, D + H)`` float, each token's embedding and beside it its last hidden state, in
+        the order of the tokens. The embeddings keep words that a small LM's last layer has lost.
+    """
+    text = embed(lm, input_ids, None)
+    none = text.new_zeros(len(text), 0, text.size(-1))
+    joined = join(none, text, none[0], real_tokens(text, attention_mask))
+    extra = inputs_beside_embeddings(lm, input_ids, joined)
+    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+    last = read(hidden, joined.text_positions)
+    return torch.cat([text.to(last), last], dim=-1)
