@@ -93,7 +93,9 @@ def _print_parts(loaded: LaserRecommender) -> None:
     else:
         console.print(
             f"In the scores the IDs count {weights.collaborative:.3g} and the texts "
-            f"{weights.text:.3g}, those of new items {weights.text * (1 + weights.rarity):.3g}."
+            f"{weights.text:.3g}, those of new items {weights.text * (1 + weights.rarity):.3g}; "
+            "within the texts' part, what the language model adds to their reader counts "
+            f"{weights.correction:.3g}."
         )
 
 

@@ -6,11 +6,13 @@ Axes: B users, N items, C collaborative width, R recommendation width, W weights
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scores
+from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
 from .weighing import WEIGHINGS, WeighedScores, best_weighing
@@ -25,8 +27,8 @@ class LaserTrainer(RankingTrainer):
     evaluate also ``seen``, all that the user has had (see ``PromptDataset``). Metrics are named
     like ``unmasked_ndcg@10``; ``ndcg@10`` is the mean of both protocols.
 
-    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the two
-    parts: it tries :data:`WEIGHINGS` and leaves the adapter with the one that
+    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the
+    parts, the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the adapter with the one that
     :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's part is no guide, for the
     encoder has seen the very events that are learnt from. Other data sets, and predictions, leave
     the weights as they are.
@@ -64,7 +66,7 @@ class LaserTrainer(RankingTrainer):
         if eval_dataset is not None or not self._is_fused:
             return super().evaluate(eval_dataset, *args, **kwargs)
         before = self._tuner.view_weights
-        self._tuner.set_view_weights(1.0, 1.0, 0.0)  # both parts at their full length
+        self._tuner.set_view_weights(1.0, 1.0, 0.0)  # all parts at their full length
         self._is_weighing = True
         try:
             metrics = super().evaluate(eval_dataset, *args, **kwargs)
@@ -75,18 +77,21 @@ class LaserTrainer(RankingTrainer):
             self._is_weighing = False
         return metrics
 
-    def ranks(
-        self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
-    ) -> Tensor:
+    def ranks(self, output: Any, item_vectors: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
         """Ranks the targets: ``(B, 2)`` int64, or ``(B, 2 W)`` under every weighing."""
         if not self._is_weighing:
-            return super().ranks(user_vectors, item_vectors, targets, seen)
-        width, tried = item_vectors.size(1) - self._config.item_text_dim, len(WEIGHINGS)
+            return super().ranks(output, item_vectors, targets, seen)
+        weighings = self._weighings
+        width, tried = item_vectors.size(1) - self._config.item_text_dim, len(weighings)
+        texts, correction = output.user_vectors[:, width:], output.correction
+        if correction is None:
+            correction = torch.zeros_like(texts)
         scores = WeighedScores(
-            DotProducts(user_vectors[:, :width], item_vectors[:, :width]),
-            DotProducts(user_vectors[:, width:], item_vectors[:, width:]),
+            DotProducts(output.user_vectors[:, :width], item_vectors[:, :width]),
+            DotProducts(texts - correction, item_vectors[:, width:]),
+            DotProducts(correction, item_vectors[:, width:]),
             self._tuner.rare_items().to(item_vectors.device),
-            WEIGHINGS,
+            weighings,
         )
         ranks = ranks_of_scores(
             scores,
@@ -104,12 +109,23 @@ class LaserTrainer(RankingTrainer):
         """
         if not self._is_weighing:
             return _both_protocols(prediction)
-        ranks = prediction.predictions.reshape(len(prediction.predictions), len(WEIGHINGS), 2)
-        best = best_weighing(ndcg_at(10, ranks).mean(2).T)
-        self._tuner.set_view_weights(*WEIGHINGS[best])
-        metrics = _both_protocols(EvalPrediction(ranks[:, best], prediction.label_ids))
-        weights = {"text_weight": WEIGHINGS[best].text, "rarity": WEIGHINGS[best].rarity}
+        weighings = self._weighings
+        ranks = prediction.predictions.reshape(len(prediction.predictions), len(weighings), 2)
+        place = best_weighing(ndcg_at(10, ranks).mean(2).T, weighings)
+        best = weighings[place]
+        self._tuner.set_view_weights(*best)
+        metrics = _both_protocols(EvalPrediction(ranks[:, place], prediction.label_ids))
+        weights = {"text_weight": best.text, "rarity": best.rarity}
+        if self._config.has_text_skip:
+            weights["correction_weight"] = best.correction
         return metrics | weights
+
+    @property
+    def _weighings(self) -> tuple[ViewWeights, ...]:
+        """What is tried; without a text reader there is nothing that could be corrected."""
+        if self._config.has_text_skip:
+            return WEIGHINGS
+        return tuple(weighing for weighing in WEIGHINGS if weighing.correction == 1)
 
     @property
     def _tuner(self) -> Any:

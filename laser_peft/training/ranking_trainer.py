@@ -130,15 +130,20 @@ class RankingTrainer(Trainer):
         inputs = dict(self._prepare_inputs(inputs))
         targets, seen = inputs.pop("labels"), inputs.pop("seen")
         with torch.no_grad(), self.compute_loss_context_manager():
-            user_vectors = model(**inputs).user_vectors
+            output = model(**inputs)
         item_vectors = self.accelerator.unwrap_model(model).item_vectors()
-        return None, self.ranks(user_vectors, item_vectors, targets, seen), targets
+        return None, self.ranks(output, item_vectors, targets, seen), targets
 
-    def ranks(
-        self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
-    ) -> Tensor:
-        """Ranks the targets; see :func:`laser_peft.evaluation.ranks_of_targets`."""
-        return ranks_of_targets(user_vectors, item_vectors, targets, seen)
+    def ranks(self, output: Any, item_vectors: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+        """Ranks the targets; see :func:`laser_peft.evaluation.ranks_of_targets`.
+
+        Args:
+            output: the model's, with ``user_vectors (B, R)``.
+            item_vectors: ``(N, R)`` float.
+            targets: ``(B,)`` int64.
+            seen: ``(B, L)`` int64, 0 = padding.
+        """
+        return ranks_of_targets(output.user_vectors, item_vectors, targets, seen)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model.

@@ -1,4 +1,4 @@
-"""Weighs the two parts of fused vectors: scores every weighing of a batch in one go.
+"""Weighs the parts of fused vectors: scores every weighing of a batch in one go.
 
 Axes: B users, N items in the catalogue, W weighings.
 """
@@ -16,9 +16,11 @@ from laser_peft.tuner.fusing import ViewWeights
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
 # times the one before.
 TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-7, 3)))
-RARITIES = (0.0, 1.0, 3.0, 9.0)
+RARITIES = (0.0, 1.0, 3.0)
+CORRECTIONS = (0.0, 0.5, 1.0)  # where the head has learnt nothing that helps, it takes nothing
 WEIGHINGS = tuple(
-    ViewWeights(1.0, text, rarity) for rarity, text in itertools.product(RARITIES, TEXT_WEIGHTS)
+    ViewWeights(1.0, text, rarity, correction)
+    for correction, rarity, text in itertools.product(CORRECTIONS, RARITIES, TEXT_WEIGHTS)
 )
 
 
@@ -27,36 +29,44 @@ class WeighedScores:
 
     Args:
         collaborative: scores of B users by the collaborative part alone.
-        texts: by the text part alone, each text counting once.
+        texts: by what the text reader says alone, each text counting once.
+        corrections: by what the head adds to that, each text counting once.
         rare: ``(N,)`` float in ``(0, 1]``, how rare each item is (``ItemVectors.rare``).
         weighings: what is tried.
     """
 
     def __init__(
-        self, collaborative: Scores, texts: Scores, rare: Tensor, weighings: Sequence[ViewWeights]
+        self,
+        collaborative: Scores,
+        texts: Scores,
+        corrections: Scores,
+        rare: Tensor,
+        weighings: Sequence[ViewWeights],
     ) -> None:
-        self.collaborative = collaborative
-        self.texts = texts
+        self.parts = collaborative, texts, corrections
         self.rare = rare
-        self.weights = torch.tensor(weighings, device=rare.device)  # (W, 3)
+        self.weights = torch.tensor(weighings, device=rare.device)  # (W, 4)
 
     def of_range(self, start: int, stop: int) -> Tensor:
         """See :meth:`Scores.of_range`."""
-        parts = self.collaborative.of_range(start, stop), self.texts.of_range(start, stop)
+        parts = [part.of_range(start, stop) for part in self.parts]
         return self._weighed(*parts, self.rare[start:stop])
 
     def of_items(self, items: Tensor) -> Tensor:
         """See :meth:`Scores.of_items`; takes and gives W * B rows, as ``repeat`` makes them."""
         own = items[: len(items) // len(self.weights)]
-        parts = self.collaborative.of_items(own), self.texts.of_items(own)
+        parts = [part.of_items(own)[:, None] for part in self.parts]
         rare = self.rare[own.to(self.rare.device) - 1]
-        return self._weighed(parts[0][:, None], parts[1][:, None], rare[:, None])[:, 0]
+        return self._weighed(*parts, rare[:, None])[:, 0]
 
-    def _weighed(self, collaborative: Tensor, texts: Tensor, rare: Tensor) -> Tensor:
+    def _weighed(
+        self, collaborative: Tensor, texts: Tensor, corrections: Tensor, rare: Tensor
+    ) -> Tensor:
         """Weighs scores ``(B, n)`` of items as rare as ``(n,)`` or ``(B, n)``: ``(W * B, n)``."""
         weights = self.weights.to(collaborative)[:, :, None, None]
         rare = rare.to(collaborative)
-        text = weights[:, 1] * (1 + weights[:, 2] * rare) * texts
+        read = texts + weights[:, 3] * corrections
+        text = weights[:, 1] * (1 + weights[:, 2] * rare) * read
         return (weights[:, 0] * collaborative + text).flatten(0, 1)
 
 

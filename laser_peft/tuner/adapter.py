@@ -127,7 +127,7 @@ class BiTuningAdapter(nn.Module):
         self.view_weights: Tensor
         if fused:
             text = 0.0 if config.collaborative_skip and config.init_weights else 1.0
-            self.register_buffer("view_weights", torch.tensor([1.0, text, 1.0]))
+            self.register_buffer("view_weights", torch.tensor([1.0, text, 1.0, 1.0]))
 
     def prefix_for(self, states: Tensor, mask: Tensor) -> MFormerOutput:
         """Gives each user's prefix tokens.

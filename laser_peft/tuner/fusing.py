@@ -14,11 +14,12 @@ from .adapter import BiTuningAdapter
 
 
 class ViewWeights(NamedTuple):
-    """How much the two parts of fused vectors count; see ``BiTuningModel.set_view_weights``."""
+    """How much the parts of fused vectors count; see ``BiTuningModel.set_view_weights``."""
 
     collaborative: float
     text: float
-    rarity: float
+    rarity: float = 1.0
+    correction: float = 1.0
 
 
 def fuse(
@@ -42,13 +43,13 @@ def fuse(
     if collaborative is None:
         collaborative = learned[:, :-text_dim]
     text = learned[:, -text_dim:]
+    weights = adapter.view_weights.to(text)
     if texts is not None:
-        text = text + texts.to(text.device)
+        text = texts.to(text.device) + (text if adapter.training else weights[3] * text)
     collaborative = collaborative.to(text)
     if adapter.training:
         draws = torch.rand(len(text), 1, device=text.device)
         return torch.cat([collaborative * (draws >= adapter.config.collaborative_dropout), text], 1)
-    weights = adapter.view_weights.to(text)
     return torch.cat([weights[0] * collaborative, weights[1] * text], 1)
 
 

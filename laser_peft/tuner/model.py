@@ -123,14 +123,16 @@ class BiTuningModel(BaseTuner):
 
     @property
     def view_weights(self) -> ViewWeights:
-        """How much the collaborative and the text part of fused vectors count.
+        """How much the parts of fused vectors count, see :meth:`set_view_weights`.
 
         Raises:
             ValueError: if the active adapter's item vectors are not fused.
         """
         return ViewWeights(*self._view_weights().tolist())
 
-    def set_view_weights(self, collaborative: float, text: float, rarity: float = 1.0) -> None:
+    def set_view_weights(
+        self, collaborative: float, text: float, rarity: float = 1.0, correction: float = 1.0
+    ) -> None:
         """Sets them for every use but training, where each part counts one; saved with the adapter.
 
         The encoder has seen the events that the adapter learns from, so the parts are weighed on
@@ -141,12 +143,13 @@ class BiTuningModel(BaseTuner):
             text: factor of the text part.
             rarity: how much more the text of an item counts that the encoder never saw; half as
                 much more after one event.
+            correction: factor, within the text part, of what the head adds to the text reader.
 
         Raises:
             ValueError: if the active adapter's item vectors are not fused, or a weight is negative
                 or no finite number.
         """
-        wanted = ViewWeights(collaborative, text, rarity)
+        wanted = ViewWeights(collaborative, text, rarity, correction)
         if not all(0 <= weight < float("inf") for weight in wanted):
             raise ValueError(f"view weights must be finite and not negative, got {wanted}")
         weights = self._view_weights()

@@ -1,6 +1,7 @@
 """What a Bi-Tuning model returns.
 
-Axes: B users, N items in the catalogue, E experts, R recommendation width.
+Axes: B users, N items in the catalogue, E experts, X width of text vectors, R recommendation
+width.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ class BiTuningOutput(ModelOutput):
         loss: scalar, next-item cross-entropy plus the weighted router balance; with ``labels``.
         user_vectors: ``(B, R)`` float.
         logits: ``(B, N)`` float, column ``j`` scores item id ``j + 1``; with ``return_logits``.
+        correction: ``(B, X)`` float, what the head adds to the text reader's part of fused user
+            vectors, before it is weighed; None without a text reader.
         router_probs: ``(B, E)`` float, each row sums to one; None without a router.
         aux_loss: scalar, the router balance term before its weight; None without a router.
     """
@@ -24,5 +27,6 @@ class BiTuningOutput(ModelOutput):
     loss: Tensor | None = None
     user_vectors: Tensor | None = None
     logits: Tensor | None = None
+    correction: Tensor | None = None
     router_probs: Tensor | None = None
     aux_loss: Tensor | None = None

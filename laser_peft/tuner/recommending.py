@@ -204,6 +204,7 @@ def recommend(
         loss=loss,
         user_vectors=user_vectors,
         logits=logits,
+        correction=None if queries is None else learned[:, -adapter.items.text_dim :],
         router_probs=condensed.router_probs,
         aux_loss=aux_loss,
     )

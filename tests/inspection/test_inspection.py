@@ -166,7 +166,7 @@ def test_parts_are_all_parameters_once(make):
 
 def test_view_weights_are_those_of_fused_vectors(make):
     assert view_weights(make()) is None
-    assert view_weights(make(item_vectors="fused", item_text_dim=7)) == (1.0, 0.0, 1.0)
+    assert view_weights(make(item_vectors="fused", item_text_dim=7)) == (1.0, 0.0, 1.0, 1.0)
 
 
 def test_what_cannot_be_looked_at_is_said(make):

@@ -50,7 +50,8 @@ def test_the_best_weighing_on_validation_is_kept(trainer, model, datasets):
     model.base_model.set_item_text_vectors(F.normalize(torch.randn(23, 7), dim=1), events)
     told = trainer.evaluate()
     weights = model.base_model.view_weights
-    assert weights == pytest.approx((1.0, told["eval_text_weight"], told["eval_rarity"]))
+    names = ("text_weight", "rarity", "correction_weight")
+    assert weights == pytest.approx((1.0, *(told[f"eval_{name}"] for name in names)))
     assert both(rank_dataset(model, datasets[0], batch_size=5)) == pytest.approx(
         told["eval_ndcg@10"]
     )
@@ -81,16 +82,16 @@ def test_of_what_is_as_good_within_its_error_the_highest_rarity_is_taken():
 
 
 def test_nothing_is_weighed_on_other_users(trainer, model, datasets):
-    model.base_model.set_view_weights(0.5, 0.25, 3.0)
+    model.base_model.set_view_weights(0.5, 0.25, 3.0, 0.5)
     ranks = trainer.predict(datasets[1]).predictions
     told = trainer.evaluate(datasets[1])
-    assert model.base_model.view_weights == (0.5, 0.25, 3.0)
+    assert model.base_model.view_weights == (0.5, 0.25, 3.0, 0.5)
     assert told["eval_ndcg@10"] == pytest.approx(both(ranks))
     assert "eval_text_weight" not in told
 
 
 def test_weights_come_back_when_an_evaluation_breaks_off(trainer, model, monkeypatch):
-    model.base_model.set_view_weights(0.5, 0.25, 3.0)
+    model.base_model.set_view_weights(0.5, 0.25, 3.0, 0.5)
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -98,7 +99,7 @@ def test_weights_come_back_when_an_evaluation_breaks_off(trainer, model, monkeyp
     monkeypatch.setattr(trainer, "prediction_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         trainer.evaluate()
-    assert model.base_model.view_weights == (0.5, 0.25, 3.0)
+    assert model.base_model.view_weights == (0.5, 0.25, 3.0, 0.5)
 
 
 def test_one_view_needs_no_weights(lm_folder, encoder_folder, datasets, tmp_path):

@@ -33,7 +33,7 @@ def test_weights_scale_the_two_parts(fused):
     fused.base_model.set_view_weights(1.0, 1.0)
     both = fused(**batch).user_vectors
     fused.base_model.set_view_weights(0.5, 2.0)
-    assert fused.base_model.view_weights == (0.5, 2.0, 1.0)
+    assert fused.base_model.view_weights == (0.5, 2.0, 1.0, 1.0)
     scaled = fused(**batch).user_vectors
     torch.testing.assert_close(scaled, torch.cat([0.5 * both[:, :R], 2 * both[:, R:]], 1))
 
