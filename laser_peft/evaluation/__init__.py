@@ -2,6 +2,7 @@
 
 from .comparison import compare
 from .metrics import hr_at, mrr_at, ndcg_at, per_user, summarise
+from .over_seeds import compare_over_seeds
 from .ranking import MISS, PROTOCOLS, ranks_of_scores, ranks_of_targets
 from .saved import Evaluation
 from .scores import DotProducts, Scores
@@ -17,6 +18,7 @@ __all__ = [
     "PairedDifference",
     "Scores",
     "compare",
+    "compare_over_seeds",
     "describe_targets",
     "hr_at",
     "mrr_at",

@@ -32,7 +32,7 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
             f"both runs are called {first.name!r}; give two different runs, and names that tell "
             "them apart: dataclasses.replace(evaluation, name=...)"
         )
-    targets, ranks = _on_the_same_users(first, second)
+    targets, ranks = on_the_same_users(first, second)
     by_name = {first.name: first.ranks, second.name: ranks}
     return _compare(by_name) | {
         "slices": {
@@ -65,7 +65,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, f
     }
 
 
-def _on_the_same_users(first: Evaluation, second: Evaluation) -> tuple[pl.DataFrame, np.ndarray]:
+def on_the_same_users(first: Evaluation, second: Evaluation) -> tuple[pl.DataFrame, np.ndarray]:
     """Checks that two tests are one, and puts the second's rows in the order of the first.
 
     Returns:
