@@ -139,12 +139,15 @@ class TunedLM(Learner):
         states = self.backbone(inputs_embeds=joined.inputs_embeds, use_cache=False)
         states = states.last_hidden_state
         before = states.size(1) - joined.inputs_embeds.size(1)  # a tuned prompt stands there
-        users = self.head(read(states, before + joined.suffix_positions)[:, 0])
-        if labels is not None:
-            return UserOutput(loss=catalogue_cross_entropy(users, self.texts, labels))
-        if self.encoder is not None:
-            collaborative = self.encoder(input_ids=history, attention_mask=history_mask)
-            users = torch.cat([collaborative.user_vectors.to(users), users], 1)
+        state = read(states, before + joined.suffix_positions)[:, 0].float()
+        # Autocast would round the user vectors to half precision, and so make ties.
+        with torch.autocast(state.device.type, enabled=False):
+            users = self.head(state)
+            if labels is not None:
+                return UserOutput(loss=catalogue_cross_entropy(users, self.texts, labels))
+            if self.encoder is not None:
+                encoded = self.encoder(input_ids=history, attention_mask=history_mask)
+                users = torch.cat([encoded.user_vectors, users], 1)
         return UserOutput(user_vectors=users)
 
 

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import re
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,17 @@ import pytest
 import torch
 from conftest import NUM_ITEMS, run_command
 from peft import get_peft_model
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from laser_peft import BiTuningConfig
 from laser_peft.baselines import Encoder, rank_examples
 from laser_peft.collaborative import SASRecModel
-from laser_peft.evaluation import Evaluation
+from laser_peft.data import LogSource
+from laser_peft.evaluation import Evaluation, ranks_of_targets
+from laser_peft.experiment import Experiment
 from laser_peft.item_texts import give_text_vectors
+from laser_peft.training import ranking_arguments
+from laser_peft.tuner.fusing import ViewWeights
 
 FOLDER = Path(__file__).parents[2] / "examples" / "baselines"
 SMALL = ["--epochs", "1", "--validation-users", "7", "--test-users", "11"]
@@ -28,8 +35,9 @@ def load(name):
         return importlib.import_module(name)
 
 
-same_test, tuned_lm, unisrec_like, tallrec_like, p5_like = map(
-    load, ("same_test", "tuned_lm", "unisrec_like", "tallrec_like", "p5_like")
+same_test, tuned_lm, unisrec_like, tallrec_like, p5_like, on_same_users = map(
+    load,
+    ("same_test", "tuned_lm", "unisrec_like", "tallrec_like", "p5_like", "on_same_users"),
 )
 
 
@@ -125,6 +133,28 @@ def test_a_users_vector_depends_on_the_users_tokens_alone(lm_folder, method):
     both = model(tokens, mask, none, none.bool()).user_vectors
     alone = model(tokens[1:, :4], mask[1:, :4], none[1:], none[1:].bool()).user_vectors
     torch.testing.assert_close(both[1:], alone)
+    tokens[[0, 1], [10, 3]] += 1  # the newest
+    before = model(tokens, mask, none, none.bool()).user_vectors
+    assert not torch.isclose(before, both, atol=1e-5).all(1).any()
+    torch.nn.init.normal_(model.suffix)
+    after = model(tokens, mask, none, none.bool()).user_vectors
+    assert not torch.isclose(after, before, atol=1e-5).all(1).any()
+
+
+def test_weights_of_one_view_alone_rank_as_that_view_does(lm_folder, encoder, tmp_path):
+    model = make_tuned(lm_folder, "lora", encoder.model)
+    trainer = tuned_lm.WeighingTrainer(model, ranking_arguments(tmp_path))
+    trainer.weighings = (tuned_lm.ALONE, ViewWeights(1.0, 0.0, 9.0))
+    width = encoder.model.config.hidden_size
+    users, items = torch.randn(5, width + 13), model.item_vectors()
+    targets, seen = torch.tensor([2, 3, 5, 7, 11]), torch.tensor([[13, 0]] * 5)
+    ranks = trainer.ranks(users, items, targets, seen)
+    of_texts = ranks_of_targets(users[:, width:], model.texts, targets, seen)
+    of_encoder = ranks_of_targets(users[:, :width], items[:, :width], targets, seen)
+    assert ranks.tolist() == torch.cat([of_texts, of_encoder], 1).tolist()
+    table = encoder.model.item_vectors()
+    assert (items[0, :width] == 0).all()  # of no event
+    assert items[1:, :width].equal(table[1:])
 
 
 def test_text_vectors_are_those_that_laser_scores_by(
@@ -319,6 +349,42 @@ def test_test_users_are_the_same_whatever_the_seed(shop):
         return same_test.judge_of(same_test.start(args), 11).targets["user_id"].to_list()
 
     assert users(1) == users(2)
+
+
+def test_an_evaluation_is_cut_down_to_the_users_of_another(run, shop, catalogue, encoder, tmp_path):
+    judge = Experiment.read(LogSource(str(shop / "interactions.csv.gz")), catalogue).judge
+    whole = tmp_path / "whole"
+    judge.evaluation("sasrec", rank_examples(encoder, judge.examples)).save(whole)
+    part = run(unisrec_like) / "evaluation" / "unisrec-like"
+    on_same_users.main([str(whole), str(part), "--output", str(tmp_path / "cut")])
+    assert run_command("compare", part, tmp_path / "cut").exit_code == 0
+    cut, before = Evaluation.load(tmp_path / "cut"), Evaluation.load(whole)
+    ranks = dict(zip(before.targets["user_id"], before.ranks.tolist(), strict=True))
+    assert [ranks[user] for user in cut.targets["user_id"]] == cut.ranks.tolist()
+    with pytest.raises(ValueError, match="19 of 30 users"):
+        on_same_users.on_users_of(cut, before)
+    with pytest.raises(ValueError, match="different data"):
+        on_same_users.on_users_of(before, replace(cut, data_hash="0"))
+
+
+def test_a_language_model_whose_titles_would_not_end_is_refused(lm_folder, catalogue):
+    endless = AutoTokenizer.from_pretrained(lm_folder)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        p5_like.Titles(endless, catalogue, 32)
+
+
+def test_the_commands_of_the_page_are_understood():
+    page = (FOLDER / "README.md").read_text("utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^python examples/baselines/(\w+)\.py (.*)$", page, re.MULTILINE)
+    assert {name for name, _ in commands} == {
+        *("tuned_lm", "unisrec_like", "tallrec_like", "p5_like", "on_same_users")
+    }
+    for name, options in commands:
+        if name != "on_same_users":
+            load(name).read_arguments(shlex.split(options))
+    for link in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (FOLDER / link).exists(), link
 
 
 def test_a_run_leaves_what_is_there_alone(run):
