@@ -11,10 +11,11 @@ from typing import Any
 from peft import LoraConfig, PeftModel, TaskType
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 
 from laser_peft.data import PaddingCollator
 from laser_peft.training import ranking_arguments
+from laser_peft.training.progress import ShortProgress
 
 
 def add_lora_options(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +92,8 @@ class LMTrainer(Trainer):
             eval_dataset=validation,
         )
         self.model_accepts_loss_kwargs = False
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ShortProgress())
 
 
 def train(
