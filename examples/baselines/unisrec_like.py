@@ -1,0 +1,201 @@
+r"""Trains a SASRec whose items are an id's vector plus what a small adapter makes of their texts.
+
+    python examples/baselines/unisrec_like.py --output runs/unisrec \
+        --interactions interactions.csv.gz --items items.jsonl.gz --llm LM
+
+The texts' vectors are frozen and whitened, those that Laser scores items by. What is learnt does
+not depend on the user, so that a trained one is saved as a plain SASRec, its item table added up.
+
+Axes: N items, C width of the SASRec, X width of text vectors, G experts.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from same_test import (
+    MAX_ITEMS,
+    common_parser,
+    finish,
+    judge_of,
+    laser_text_vectors,
+    part_to_learn_from,
+    start,
+)
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, EarlyStoppingCallback, set_seed
+
+from laser_peft import SASRecModel, numbering
+from laser_peft.baselines import Encoder, rank_examples
+from laser_peft.data import Split
+from laser_peft.runs import adds_seconds
+from laser_peft.training import (
+    HistoryDataset,
+    NextItemDataset,
+    SASRecSettings,
+    best_checkpoint_arguments,
+    ranking_arguments,
+)
+from laser_peft.training.next_item_trainer import NextItemTrainer
+from laser_peft.training.sasrec import MAX_VALIDATIONS
+
+
+class TextAdapter(nn.Module):
+    """Maps text vectors to items' vectors: experts, each a shift and a linear map, gated by text.
+
+    Args:
+        text_dim: width X.
+        width: C.
+        num_experts: G; with one it is a linear map.
+        dropout: probability, on the text vectors.
+    """
+
+    def __init__(self, text_dim: int, width: int, *, num_experts: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.gate = nn.Linear(text_dim, num_experts)
+        self.experts = nn.Linear(text_dim, num_experts * width)
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """Maps ``(..., X)`` float to ``(..., C)``."""
+        texts = self.dropout(texts)
+        shares = self.gate(texts).softmax(-1)  # (..., G)
+        answers = self.experts(texts).unflatten(-1, (shares.size(-1), -1))  # (..., G, C)
+        return (shares.unsqueeze(-1) * answers).sum(-2)
+
+
+class IdsAndTexts(nn.Module):
+    """Stands in for a SASRec's item table; row 0 is padding.
+
+    Args:
+        ids: the table of ids, ``N + 1`` rows.
+        texts: ``(N, X)`` float, frozen.
+        adapter: of the texts.
+    """
+
+    def __init__(self, ids: nn.Embedding, texts: Tensor, adapter: TextAdapter) -> None:
+        super().__init__()
+        self.ids = ids
+        self.adapter = adapter
+        self.num_embeddings = ids.num_embeddings
+        self.texts: Tensor
+        self.register_buffer("texts", F.pad(texts, (0, 0, 1, 0)), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, ``(N + 1, C)``."""
+        added = self.adapter(self.texts[1:])
+        return self.ids.weight + F.pad(added, (0, 0, 1, 0))
+
+    def forward(self, item_ids: Tensor) -> Tensor:
+        """Looks up ``(...)`` item ids: ``(..., C)``, zero for id 0."""
+        added = self.adapter(self.texts[item_ids]) * (item_ids > 0).unsqueeze(-1)
+        return self.ids(item_ids) + added
+
+
+def train(
+    split: Split, texts: Tensor, args: argparse.Namespace
+) -> tuple[SASRecModel, NextItemTrainer]:
+    """Trains as :func:`laser_peft.training.train_sasrec` does, at its best epoch at the end."""
+    settings = SASRecSettings(epochs=args.epochs)
+    num_items = len(texts)
+    dataset = NextItemDataset(split.train_histories, MAX_ITEMS)
+    epochs = settings.num_epochs(len(dataset))
+    every = math.ceil(len(dataset) / settings.batch_size) * math.ceil(epochs / MAX_VALIDATIONS)
+    set_seed(args.seed)
+    model = SASRecModel(settings.model_config(num_items=num_items, max_items=MAX_ITEMS))
+    model.item_embeddings = IdsAndTexts(
+        model.item_embeddings,
+        texts,
+        TextAdapter(
+            texts.size(1),
+            settings.hidden_size,
+            num_experts=args.experts,
+            dropout=args.text_dropout,
+        ),
+    )
+    trainer = NextItemTrainer(
+        model,
+        ranking_arguments(
+            args.output / "checkpoints",
+            num_train_epochs=epochs,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=256,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            lr_scheduler_type="cosine",
+            bf16=args.bf16,
+            train_sampling_strategy="random",
+            eval_strategy="steps",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            logging_steps=every,
+            seed=args.seed,
+            **best_checkpoint_arguments(),
+        ),
+        num_items=num_items,
+        train_dataset=dataset,
+        eval_dataset=HistoryDataset(split.validation, MAX_ITEMS),
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+        num_negatives=settings.num_negatives,
+        item_dropout=settings.item_dropout,
+    )
+    trainer.train()
+    return model, trainer
+
+
+@torch.no_grad()
+def as_plain_sasrec(model: SASRecModel) -> SASRecModel:
+    """Returns a SASRec that gives the same scores, its item table added up."""
+    plain = SASRecModel(model.config)
+    table = model.eval().item_embeddings.weight
+    rest = {
+        name: values
+        for name, values in model.state_dict().items()
+        if not name.startswith("item_embeddings.")
+    }
+    plain.load_state_dict(rest | {"item_embeddings.weight": table})
+    return plain.to(table.device).eval()
+
+
+def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = common_parser(__doc__.splitlines()[0], "runs/baselines/unisrec-like")
+    parser.set_defaults(validation_users=0)  # as the SASRec has it
+    parser.add_argument("--epochs", type=int, help="at most so many; by default the SASRec's")
+    parser.add_argument("--experts", type=int, default=8, help="1: a linear map")
+    parser.add_argument("--text-dropout", type=float, default=0.2)
+    parser.add_argument("--test-users", type=int, default=0, help="0: all")
+    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains and tests."""
+    args = read_arguments(argv)
+    experiment = start(args)
+    catalogue, judge = experiment.catalogue, judge_of(experiment, args.test_users)
+    tokenizer = AutoTokenizer.from_pretrained(args.llm)
+    lm = AutoModel.from_pretrained(args.llm, dtype="float32").eval()
+    if torch.accelerator.is_available():
+        lm = lm.to(torch.accelerator.current_accelerator())
+    with adds_seconds(args.output, "item texts"):
+        texts = laser_text_vectors(lm, tokenizer, catalogue)
+    del lm
+    with adds_seconds(args.output, "train"):
+        model, trainer = train(part_to_learn_from(experiment, args), texts, args)
+    plain = as_plain_sasrec(model)
+    numbering.sign(plain.config, catalogue.item_ids)
+    plain.save_pretrained(args.output / "sasrec")
+    with adds_seconds(args.output, "test"):
+        encoder = Encoder(plain, len(catalogue), max_items=MAX_ITEMS)
+        ranks = rank_examples(encoder, judge.examples)
+    evaluation = judge.evaluation("unisrec-like", ranks)
+    finish(args.output, model, trainer.state.log_history, [evaluation])
+
+
+if __name__ == "__main__":
+    main()
