@@ -89,7 +89,7 @@ def test_a_file_and_flags_start_the_same_run(runs, write, shop, lm_folder, tmp_p
         ("train", "epoch: 3", "no option 'epoch'; did you mean epochs?"),
         ("train", "zzz: 3", "no option 'zzz'; known are batch_size, bf16"),
         ("train", "config: other.yaml", "no option 'config'"),
-        ("train", "epochs: 0", "epochs must be at least 1, got 0"),
+        ("train", "batch_size: 0", "batch_size must be at least 1, got 0"),
         ("train", "epochs: 2.5", "epochs must be a whole number, got 2.5"),
         ("train", "epochs: true", "epochs must be a whole number, got True"),
         ("train", "epochs: [1]", "epochs must be a whole number, got [1]"),

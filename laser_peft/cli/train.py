@@ -33,7 +33,14 @@ def train(
     items: Items,
     llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     output: Annotated[Path, typer.Option(help="New folder for everything the run makes.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Passes over the examples; 0: what the language model makes of a prompt is not "
+            "learnt, and with --item-vectors fused texts are read without it.",
+        ),
+    ] = 3,
     item_epochs: Annotated[
         int,
         typer.Option(

@@ -80,7 +80,7 @@ def estimate_adapter(
     epochs = sum(phase.settings.epochs for phase in phases)
     steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
     epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)
-    left = epochs_left / epochs
+    left = epochs_left / max(epochs, 1)
     held = process_bytes(device)
     with random_state_kept(), _new_model(plan, num_items) as model:
         model.to(device)
@@ -97,7 +97,8 @@ def estimate_adapter(
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
     every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
-    validations = left * math.ceil(epochs * steps_an_epoch / every)  # the last is at the end
+    # The last is at the end.
+    validations = left * math.ceil(epochs * steps_an_epoch / every) if epochs else 1.0
     validated = min(settings.validation_users or len(split.validation), len(split.validation))
     # Items are read as users are, but for the length of their prompts.
     share = (_mean_item_prompt(prompts, num_items) + virtual) / testing.positions

@@ -26,7 +26,8 @@ class LaserSettings:
 
     Args:
         epochs: passes over the training examples; with ``item_vectors="text"`` those of the second
-            phase, in which the table of item vectors stays as it is.
+            phase, in which the table of item vectors stays as it is. 0: the adapter stays as it
+            is, and only the weights of its parts are chosen.
         item_epochs: with ``item_vectors="text"``: passes of a first phase, before each of which
             the adapter reads the table of item vectors anew (:func:`train_in_phases`); 0 for no
             such phase, the table being the bare language model's. Without effect on other item
@@ -48,8 +49,8 @@ class LaserSettings:
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
 
     Raises:
-        ValueError: if a count is below one (``validation_users``, ``num_negatives``,
-            ``item_epochs`` and ``reading_epochs``: below zero), the learning rate not above 0, the
+        ValueError: if a count is below one (``epochs``, ``validation_users``,
+            ``num_negatives``, ``item_epochs`` and ``reading_epochs``: below zero), the learning rate not above 0, the
             weight decay below 0, or one of them no finite number.
     """
 
@@ -66,10 +67,10 @@ class LaserSettings:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "epochs", "batch_size", "evaluations_per_epoch")
+        check_at_least_one(self, "batch_size", "evaluations_per_epoch")
         check_above_zero(self, "learning_rate")
         check_not_below_zero(
-            self, "weight_decay", "validation_users", "num_negatives", "item_epochs"
+            self, "epochs", "weight_decay", "validation_users", "num_negatives", "item_epochs"
         )
         if self.reading_epochs is not None:
             check_not_below_zero(self, "reading_epochs")
@@ -169,6 +170,10 @@ def train_laser(
         callbacks=list(callbacks),
         num_negatives=settings.num_negatives,
     )
+    if settings.epochs == 0:
+        trainer.evaluate()  # which weighs
+        model.eval()
+        return
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
 
 

@@ -44,8 +44,10 @@ def fuse(
         collaborative = learned[:, :-text_dim]
     text = learned[:, -text_dim:]
     weights = adapter.view_weights.to(text)
+    if adapter.text_reader is not None and not adapter.training:
+        text = weights[3] * text
     if texts is not None:
-        text = texts.to(text.device) + (text if adapter.training else weights[3] * text)
+        text = text + texts.to(text.device)
     collaborative = collaborative.to(text)
     if adapter.training:
         draws = torch.rand(len(text), 1, device=text.device)

@@ -5,6 +5,7 @@ Axes: N items in the catalogue, R recommendation width.
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -63,6 +64,15 @@ class ActiveAdapter(NamedTuple):
         if history_mask is not None:
             mask = mask & history_mask.to(texts.device).bool()
         return reader(texts, mask), mask
+
+    @property
+    def counts_correction(self) -> bool:
+        """Whether anything depends on what the head makes of the language model's states."""
+        config, adapter = self.config, self.adapter
+        is_beside = config.collaborative_skip and adapter.text_reader is not None
+        if adapter.training or torch.compiler.is_compiling() or not is_beside:
+            return True
+        return bool(adapter.view_weights[3] != 0)
 
     def _events(self) -> Tensor | None:
         """Returns ``(N,)`` int64, how often the encoder saw each item; None where none are set."""

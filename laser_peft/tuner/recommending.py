@@ -168,7 +168,11 @@ def recommend(
         like=text.new_zeros(texts.num_users, 0),
     )
     condensed = adapter.prefix_for(states, states_mask)
-    learned = adapter.head(user_states(call, lm, active, texts, condensed.prefix)).to(text.device)
+    if active.counts_correction:
+        read = user_states(call, lm, active, texts, condensed.prefix)
+        learned = adapter.head(read).to(text.device)
+    else:
+        learned = states.new_zeros(texts.num_users, adapter.items.text_dim)
     collaborative = newest_state(states, states_mask) if config.collaborative_skip else None
     queries = active.text_queries(inputs.history, inputs.history_mask)
     if config.item_vectors == "fused":

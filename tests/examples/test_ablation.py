@@ -251,7 +251,7 @@ def test_runs_of_other_settings_are_refused_before_anything_is_trained(
         ({"variants": {"full": {"adapter": {"prefix_sauce": "plain"}}}}, "mean prefix_source?"),
         ({"variants": {"full": {"adapter": {"prefix_source": "plian"}}}}, "'none', got 'plian'"),
         ({"variants": {"full": {"laser": {"epochs": "3"}}}}, "'full': laser: .*expected int, got"),
-        ({"variants": {"full": {"laser": {"epochs": 0}}}}, "'full': .*epochs must be at least 1"),
+        ({"variants": {"full": {"laser": {"epochs": -1}}}}, "'full': .*epochs must not be below 0"),
         ({"variants": {"full": {"laser": 3}}}, "laser must be names with values.*got 3"),
         ({"variants": {"full": {"prompt": {"item": "x"}}}}, "'full': a prompt's item must hold"),
         ({"variants": {"full": {"run": {"seed": 1}}}}, "run has no 'seed'"),

@@ -105,3 +105,12 @@ def test_interrupted_it_ends_with_the_same_weights(learn, whole, tmp_path, steps
         learn(tmp_path / "part", Stops(steps, reads))
     resumed = learnt(learn(tmp_path / "part"))
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_no_epochs_leave_the_reader_by_itself(learn, tmp_path):
+    model = learn(tmp_path, epochs=0)
+    learnt = adapter_of(model)
+    assert not learnt.head.projection.weight.any()
+    assert model.base_model.view_weights.correction == 0
+    assert not torch.equal(learnt.text_reader.projection.weight, torch.eye(X))
+    assert not model.training

@@ -177,7 +177,7 @@ def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypa
     ("make", "message"),
     [
         (lambda: LaserSettings(evaluations_per_epoch=0), "evaluations_per_epoch must be at least"),
-        (lambda: LaserSettings(epochs=0), "LaserSettings: epochs must be at least 1, got 0"),
+        (lambda: LaserSettings(epochs=-1), "LaserSettings: epochs must not be below 0, got -1"),
         (lambda: SASRecSettings(dropout=1.0), r"dropout must lie in \[0, 1\), got 1.0"),
         (lambda: SASRecSettings(learning_rate=0.0), "learning_rate must be above 0, got 0.0"),
         (lambda: SASRecSettings(weight_decay=-1.0), "weight_decay must not be below 0, got -1.0"),

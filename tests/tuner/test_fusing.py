@@ -51,6 +51,36 @@ def test_the_text_part_is_the_readers_and_the_correction(fused):
     torch.testing.assert_close(alone, expected)
 
 
+def test_the_correction_has_a_weight_of_its_own(fused):
+    batch, base = make_batch(), fused.base_model
+    batch["history"][0] = 0  # of this user nothing is known but the text
+    batch["history_mask"][0] = 0
+    parts = []
+    for correction in (0.0, 0.5, 1.0):
+        base.set_view_weights(1.0, 1.0, 0.0, correction)
+        parts.append(fused(**batch).user_vectors)
+    without, half, whole = parts
+    assert (whole - without)[:, R:].abs().amin(1).max() > 1e-3
+    torch.testing.assert_close(half, (without + whole) / 2)
+    torch.testing.assert_close(without[0], torch.zeros_like(without[0]))
+    base.set_view_weights(1.0, 1.0)
+    output = fused(**batch)
+    torch.testing.assert_close(output.user_vectors[:, R:] - output.correction, without[:, R:])
+
+
+def test_a_prompt_that_counts_nothing_is_not_read(fused, llama):
+    calls = []
+    llama.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    batch = make_batch()
+    fused.base_model.set_view_weights(1.0, 1.0, 0.0, 0.0)
+    fused(**batch)
+    assert not calls
+    fused.train()
+    fused(**batch, labels=torch.tensor([1, 2, 3])).loss.backward()
+    assert calls
+    assert adapter_of(fused).suffix.tokens.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize(("share", "left"), [(1.0, 0), (0.0, B)])
 def test_training_leaves_the_encoders_part_out_as_often_as_asked(
     llama, encoder_folder, share, left
