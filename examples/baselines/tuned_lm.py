@@ -53,7 +53,7 @@ from laser_peft.training import (
     by_length,
     ranking_arguments,
 )
-from laser_peft.training.weighing import WEIGHINGS, WeighedScores, best_weighing
+from laser_peft.training.weighing import WEIGHINGS_OF_TWO, WeighedScores, best_weighing
 from laser_peft.tuner.fusing import ViewWeights
 from laser_peft.tuner.items import RARE
 from laser_peft.tuner.joining import join, read
@@ -157,14 +157,16 @@ class WeighingTrainer(RankingTrainer):
     weighings: Sequence[ViewWeights] = (ALONE,)
 
     def ranks(
-        self, user_vectors: Tensor, item_vectors: Tensor, targets: Tensor, seen: Tensor
+        self, output: ModelOutput, item_vectors: Tensor, targets: Tensor, seen: Tensor
     ) -> Tensor:
         """Ranks the targets: ``(B, 2 W)`` int64."""
+        user_vectors = output.user_vectors
         model, tried = self.accelerator.unwrap_model(self.model), len(self.weighings)
         width = item_vectors.size(1) - model.texts.size(1)
         scores = WeighedScores(
             DotProducts(user_vectors[:, :width], item_vectors[:, :width]),
             DotProducts(user_vectors[:, width:], item_vectors[:, width:]),
+            None,
             RARE / (RARE + model.events.float()),
             self.weighings,
         )
@@ -177,7 +179,7 @@ def metrics_of_weighings(prediction: EvalPrediction) -> dict[str, float]:
     """Picks the weighing as Laser does; says its place and its NDCG@10, the mean of protocols."""
     ranks = prediction.predictions.reshape(len(prediction.predictions), -1, 2)
     quality = ndcg_at(10, ranks).mean(2).T  # (W, users)
-    best = best_weighing(quality, WEIGHINGS) if len(quality) > 1 else 0
+    best = best_weighing(quality, WEIGHINGS_OF_TWO) if len(quality) > 1 else 0
     return {"ndcg@10": float(quality[best].mean()), "weighing": best}
 
 
@@ -230,7 +232,7 @@ def make_trainer(
         optimizers=(torch.optim.AdamW(groups, weight_decay=0.01), None),
         compute_metrics=metrics_of_weighings,
     )
-    trainer.weighings = (ALONE,) if model.encoder is None else WEIGHINGS
+    trainer.weighings = (ALONE,) if model.encoder is None else WEIGHINGS_OF_TWO
     return trainer
 
 
@@ -279,9 +281,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for row in history
             if row["step"] == best_step and "eval_weighing" in row
         )
-        print(f"weighed on validation users: {WEIGHINGS[place]}")
+        print(f"weighed on validation users: {WEIGHINGS_OF_TWO[place]}")
         names.append(f"{args.method}-lm-and-{encoder.model.config.model_type}")
-        chosen.append(WEIGHINGS[place])
+        chosen.append(WEIGHINGS_OF_TWO[place])
     trainer.weighings = chosen
     test = by_length(PromptDataset(judge.examples, prompts, max_items=MAX_ITEMS, ranked=True))
     with adds_seconds(args.output, "test"):

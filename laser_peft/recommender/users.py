@@ -12,8 +12,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
-from laser_peft.evaluation import DotProducts
 from laser_peft.eval_mode import in_eval_mode
+from laser_peft.evaluation import DotProducts
 
 from .best import Shelf, best_items, check_finite
 

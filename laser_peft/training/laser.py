@@ -49,8 +49,8 @@ class LaserSettings:
         bf16: compute in bfloat16 where autocast allows; adapter weights stay float32.
 
     Raises:
-        ValueError: if a count is below one (``epochs``, ``validation_users``,
-            ``num_negatives``, ``item_epochs`` and ``reading_epochs``: below zero), the learning rate not above 0, the
+        ValueError: if a count is below one (``epochs``, ``validation_users``, ``num_negatives``,
+            ``item_epochs`` and ``reading_epochs``: below zero), the learning rate not above 0, the
             weight decay below 0, or one of them no finite number.
     """
 

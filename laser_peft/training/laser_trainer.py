@@ -6,7 +6,6 @@ Axes: B users, N items, C collaborative width, R recommendation width, W weights
 from typing import Any
 
 import numpy as np
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
@@ -15,7 +14,7 @@ from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scor
 from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
-from .weighing import WEIGHINGS, WeighedScores, best_weighing
+from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores, best_weighing
 
 CHUNK_ITEMS = 1024  # at a time under every weighing
 
@@ -27,9 +26,9 @@ class LaserTrainer(RankingTrainer):
     evaluate also ``seen``, all that the user has had (see ``PromptDataset``). Metrics are named
     like ``unmasked_ndcg@10``; ``ndcg@10`` is the mean of both protocols.
 
-    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the
-    parts, the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the adapter with the one that
-    :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's part is no guide, for the
+    With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the parts,
+    the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the
+    adapter with the one that :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's part is no guide, for the
     encoder has seen the very events that are learnt from. Other data sets, and predictions, leave
     the weights as they are.
 
@@ -84,12 +83,14 @@ class LaserTrainer(RankingTrainer):
         weighings = self._weighings
         width, tried = item_vectors.size(1) - self._config.item_text_dim, len(weighings)
         texts, correction = output.user_vectors[:, width:], output.correction
-        if correction is None:
-            correction = torch.zeros_like(texts)
+        corrections = None
+        if correction is not None:
+            texts = texts - correction
+            corrections = DotProducts(correction, item_vectors[:, width:])
         scores = WeighedScores(
             DotProducts(output.user_vectors[:, :width], item_vectors[:, :width]),
-            DotProducts(texts - correction, item_vectors[:, width:]),
-            DotProducts(correction, item_vectors[:, width:]),
+            DotProducts(texts, item_vectors[:, width:]),
+            corrections,
             self._tuner.rare_items().to(item_vectors.device),
             weighings,
         )
@@ -122,10 +123,8 @@ class LaserTrainer(RankingTrainer):
 
     @property
     def _weighings(self) -> tuple[ViewWeights, ...]:
-        """What is tried; without a text reader there is nothing that could be corrected."""
-        if self._config.has_text_skip:
-            return WEIGHINGS
-        return tuple(weighing for weighing in WEIGHINGS if weighing.correction == 1)
+        """What is tried."""
+        return WEIGHINGS if self._config.has_text_skip else WEIGHINGS_OF_TWO
 
     @property
     def _tuner(self) -> Any:

@@ -22,6 +22,8 @@ WEIGHINGS = tuple(
     ViewWeights(1.0, text, rarity, correction)
     for correction, rarity, text in itertools.product(CORRECTIONS, RARITIES, TEXT_WEIGHTS)
 )
+# For what has no text reader: there is nothing to correct.
+WEIGHINGS_OF_TWO = tuple(weighing for weighing in WEIGHINGS if weighing.correction == 1)
 
 
 class WeighedScores:
@@ -30,7 +32,7 @@ class WeighedScores:
     Args:
         collaborative: scores of B users by the collaborative part alone.
         texts: by what the text reader says alone, each text counting once.
-        corrections: by what the head adds to that, each text counting once.
+        corrections: by what the head adds to that, each text counting once; None: nothing.
         rare: ``(N,)`` float in ``(0, 1]``, how rare each item is (``ItemVectors.rare``).
         weighings: what is tried.
     """
@@ -39,34 +41,35 @@ class WeighedScores:
         self,
         collaborative: Scores,
         texts: Scores,
-        corrections: Scores,
+        corrections: Scores | None,
         rare: Tensor,
         weighings: Sequence[ViewWeights],
     ) -> None:
-        self.parts = collaborative, texts, corrections
+        self.parts = [part for part in (collaborative, texts, corrections) if part is not None]
         self.rare = rare
         self.weights = torch.tensor(weighings, device=rare.device)  # (W, 4)
 
     def of_range(self, start: int, stop: int) -> Tensor:
         """See :meth:`Scores.of_range`."""
         parts = [part.of_range(start, stop) for part in self.parts]
-        return self._weighed(*parts, self.rare[start:stop])
+        return self._weighed(*parts, rare=self.rare[start:stop])
 
     def of_items(self, items: Tensor) -> Tensor:
         """See :meth:`Scores.of_items`; takes and gives W * B rows, as ``repeat`` makes them."""
         own = items[: len(items) // len(self.weights)]
         parts = [part.of_items(own)[:, None] for part in self.parts]
         rare = self.rare[own.to(self.rare.device) - 1]
-        return self._weighed(*parts, rare[:, None])[:, 0]
+        return self._weighed(*parts, rare=rare[:, None])[:, 0]
 
     def _weighed(
-        self, collaborative: Tensor, texts: Tensor, corrections: Tensor, rare: Tensor
+        self, collaborative: Tensor, texts: Tensor, *corrections: Tensor, rare: Tensor
     ) -> Tensor:
         """Weighs scores ``(B, n)`` of items as rare as ``(n,)`` or ``(B, n)``: ``(W * B, n)``."""
         weights = self.weights.to(collaborative)[:, :, None, None]
         rare = rare.to(collaborative)
-        read = texts + weights[:, 3] * corrections
-        text = weights[:, 1] * (1 + weights[:, 2] * rare) * read
+        for correction in corrections:
+            texts = texts + weights[:, 3] * correction
+        text = weights[:, 1] * (1 + weights[:, 2] * rare) * texts
         return (weights[:, 0] * collaborative + text).flatten(0, 1)
 
 

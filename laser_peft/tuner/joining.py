@@ -5,8 +5,8 @@ X = P + T + S positions.
 
 ``[prefix][text][suffix][pads]``: every pad stands after everything that is read, so a causal LM
 needs no attention mask, its default position ids are right, and neither padding nor the batch
-around a user can reach the user's states. Or ``[text][prefix][suffix][pads]``. To write text, ``[pads][prefix][text]``: what is written
-follows the text, as ``generate`` expects.
+around a user can reach the user's states; likewise ``[text][prefix][suffix][pads]``. To write text,
+``[pads][prefix][text]``: what is written follows the text, as ``generate`` expects.
 """
 
 from typing import NamedTuple

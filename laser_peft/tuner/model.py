@@ -51,9 +51,10 @@ class BiTuningModel(BaseTuner):
         It recommends when any of ``history``, ``history_mask``, ``history_states``,
         ``text_rows``, ``item_vectors``, ``negatives``, ``return_logits`` or labels of shape
         ``(B,)`` is given, or ``return_user_vectors=True``. The LM's backbone then reads
-        ``[text][prefix][suffix]``, or what ``layout`` says; its vocabulary head is never called. Padding may stand on any side, in the text and in the
-        history: it changes nothing. Any other call is the LM's own, with the prefix before the
-        text and outputs over the caller's tokens.
+        ``[text][prefix][suffix]``, or what ``layout`` says; its vocabulary head is never called.
+        Padding may stand on any side, in the text and in the history: it changes nothing. Any
+        other call is the LM's own, with the prefix before the text and outputs over the caller's
+        tokens.
 
         Args:
             *args: as the LM's own forward takes them.

@@ -14,6 +14,7 @@ import torch
 from conftest import NUM_ITEMS, run_command
 from peft import get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import ModelOutput
 
 from laser_peft import BiTuningConfig
 from laser_peft.baselines import Encoder, rank_examples
@@ -148,7 +149,7 @@ def test_weights_of_one_view_alone_rank_as_that_view_does(lm_folder, encoder, tm
     width = encoder.model.config.hidden_size
     users, items = torch.randn(5, width + 13), model.item_vectors()
     targets, seen = torch.tensor([2, 3, 5, 7, 11]), torch.tensor([[13, 0]] * 5)
-    ranks = trainer.ranks(users, items, targets, seen)
+    ranks = trainer.ranks(ModelOutput(user_vectors=users), items, targets, seen)
     of_texts = ranks_of_targets(users[:, width:], model.texts, targets, seen)
     of_encoder = ranks_of_targets(users[:, :width], items[:, :width], targets, seen)
     assert ranks.tolist() == torch.cat([of_texts, of_encoder], 1).tolist()

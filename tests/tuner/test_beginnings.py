@@ -125,7 +125,10 @@ ENDING = torch.tensor([4, 9])
 def one_text_each(batch):
     """The same users with a text each, the ending written out."""
     rows, lengths = BEGINNINGS.values()
-    ids = [batch["input_ids"][r, :n].tolist() + ENDING.tolist() for r, n in zip(rows, lengths)]
+    ids = [
+        batch["input_ids"][r, :n].tolist() + ENDING.tolist()
+        for r, n in zip(rows, lengths, strict=True)
+    ]
     longest = max(map(len, ids))
     padded_ids = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
