@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from laser_peft.collaborative import SASRecModel
-from laser_peft.data import PaddingCollator, PromptBuilder, Split
-from laser_peft.data.sequences import Example
+from laser_peft.data import PromptBuilder, Split
 from laser_peft.evaluation import ranks_of_targets
 from laser_peft.training import LaserSettings, PromptDataset, SASRecSettings, phases_of
+from laser_peft.training.datasets import PlacesCollator, PlacesDataset
+from laser_peft.training.laser import training_dataset
 from laser_peft.training.phases import Phase
 from laser_peft.training.ranking_trainer import with_negatives
 from laser_peft.training.reading import BATCH_SIZE as READING_BATCH_SIZE
@@ -74,19 +75,21 @@ def estimate_adapter(
         done_steps: optimizer steps that an interrupted run has taken, by the name of the phase.
     """
     settings, device = plan.laser, device_of_training()
-    examples = split.training_examples(every_prefix=settings.every_prefix)
     every_phase = phases_of(plan.adapter, settings, len(split.train_histories))
     phases = [phase for phase in every_phase if not phase.reads_texts]
     epochs = sum(phase.settings.epochs for phase in phases)
-    steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
-    epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)
-    left = epochs_left / max(epochs, 1)
     held = process_bytes(device)
     with random_state_kept(), _new_model(plan, num_items) as model:
         model.to(device)
+        examples = training_dataset(model, split, prompts, settings, max_items=plan.max_items)
+        steps_an_epoch = math.ceil(len(examples) / settings.batch_size)
+        epochs_left = _epochs_left(phases, done_steps or {}, steps_an_epoch)
+        left = epochs_left / max(epochs, 1)
         virtual = plan.adapter.num_prefix_tokens + plan.adapter.num_suffix_tokens
-        learning = _Users(examples, prompts, plan.max_items, virtual, settings.batch_size)
-        testing = _Users(split.test, prompts, plan.max_items, virtual)
+        collate = PlacesCollator(prompts.ending)
+        learning = _Users(examples, collate, virtual, settings.batch_size)
+        tested = PromptDataset(split.test, prompts, max_items=plan.max_items, ranked=True)
+        testing = _Users(tested, collate, virtual)
         size = min(settings.batch_size, len(examples))
         texts_seconds = _texts_seconds(model, plan, split, every_phase, done_steps or {})
         step = measure(_Learning(model, learning, settings), size, model)
@@ -153,38 +156,38 @@ class _Users:
     """Users whose prompts are about as long as those of a middling batch are padded to.
 
     Args:
-        examples: to draw from.
-        prompts: says histories in tokens.
-        max_items: longest history in items.
-        virtual: tokens that come to a prompt's own.
+        dataset: to draw from.
+        collate: makes a batch of them.
+        virtual: tokens that come to a prompt's own, at each position that is read.
         batch_size: of batches that the Trainer groups by length; None: all in order of length.
     """
 
     def __init__(
         self,
-        examples: Sequence[Example],
-        prompts: PromptBuilder,
-        max_items: int,
+        dataset: PlacesDataset | PromptDataset,
+        collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
         virtual: int,
         batch_size: int | None = None,
     ) -> None:
-        dataset = PromptDataset(examples, prompts, max_items=max_items, ranked=True)
-        drawn = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
+        drawn = np.random.default_rng(0).permutation(len(dataset))[:SAMPLE]
         rows = [dataset[int(place)] for place in drawn]
-        lengths = np.array([len(row["input_ids"]) for row in rows])
+        lengths = np.array(
+            [len(row["input_ids"]) + virtual * np.size(row["labels"]) for row in rows]
+        )
         padded = float(lengths.mean())
         if batch_size is not None:
-            padded = padded_length(lengths, batch_size, len(examples))
-        self.tokens = float(lengths.mean()) + virtual  # a user's, on average
-        self.positions = padded + virtual  # with padding
-        self.longest = int(lengths.max()) + virtual
+            padded = padded_length(lengths, batch_size, len(dataset))
+        self.tokens = float(lengths.mean())  # a user's, on average
+        self.positions = padded  # with padding
+        self.longest = int(lengths.max())
+        self._collate = collate
         order = np.abs(lengths - padded).argsort(kind="stable")
         self._rows: list[dict[str, Any]] = [rows[place] for place in order]
 
     def batch(self, size: int, device: torch.device) -> dict[str, torch.Tensor]:
         """Makes a batch of so many, some of them more than once where they are few."""
         rows = [self._rows[place % len(self._rows)] for place in range(size)]
-        return {name: values.to(device) for name, values in PaddingCollator()(rows).items()}
+        return {name: values.to(device) for name, values in self._collate(rows).items()}
 
 
 def padded_length(lengths: np.ndarray, batch_size: int, count: int) -> float:
@@ -219,7 +222,6 @@ class _Learning:
     def __call__(self, size: int) -> None:
         self.model.train()
         batch = self.users.batch(size, self.model.device)
-        batch.pop("seen")
         batch = with_negatives(batch, self.settings.num_negatives, self.model.num_items)
         with _precision(self.model, self.settings.bf16):
             loss = self.model(**batch).loss

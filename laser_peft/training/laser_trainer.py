@@ -28,9 +28,9 @@ class LaserTrainer(RankingTrainer):
 
     With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the parts,
     the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the
-    adapter with the one that :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's part is no guide, for the
-    encoder has seen the very events that are learnt from. Other data sets, and predictions, leave
-    the weights as they are.
+    adapter with the one that :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's
+    part is no guide, for the encoder has seen the very events that are learnt from. Other data
+    sets, and predictions, leave the weights as they are.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
