@@ -83,7 +83,14 @@ def train(
             "(docs/encoders.md), in place of a new SASRec."
         ),
     ] = None,
-    prefix_tokens: Annotated[int, typer.Option(help="Virtual tokens before the text.")] = 16,
+    layout: Annotated[
+        Literal["text_first", "prefix_first"],
+        typer.Option(
+            help="Whether the prefix stands behind the text, which is then read without gradients "
+            "and once for all positions, or before it (the paper's)."
+        ),
+    ] = "text_first",
+    prefix_tokens: Annotated[int, typer.Option(help="Virtual tokens of the prefix.")] = 16,
     suffix_tokens: Annotated[int, typer.Option(help="Virtual tokens after the text.")] = 1,
     experts: Annotated[int, typer.Option(help="Expert feed-forwards a block.")] = 4,
     experts_per_user: Annotated[int, typer.Option(help="Experts picked for a user.")] = 2,
@@ -148,6 +155,7 @@ def train(
             "num_suffix_tokens": suffix_tokens,
             "num_experts": experts,
             "num_experts_per_user": experts_per_user,
+            "layout": layout,
             "collaborative_skip": collaborative_skip and item_vectors != "text",
             "item_vectors": item_vectors,
             "similarity": "cosine" if item_vectors == "text" else "dot",
