@@ -65,7 +65,8 @@ class LaserTrainer(RankingTrainer):
         if eval_dataset is not None or not self._is_fused:
             return super().evaluate(eval_dataset, *args, **kwargs)
         before = self._tuner.view_weights
-        self._tuner.set_view_weights(1.0, 1.0, 0.0)  # all parts at their full length
+        # All parts at their full length; a correction that is zero need not be read.
+        self._tuner.set_view_weights(1.0, 1.0, 0.0, self._weighings[-1].correction)
         self._is_weighing = True
         try:
             metrics = super().evaluate(eval_dataset, *args, **kwargs)
@@ -123,8 +124,14 @@ class LaserTrainer(RankingTrainer):
 
     @property
     def _weighings(self) -> tuple[ViewWeights, ...]:
-        """What is tried."""
-        return WEIGHINGS if self._config.has_text_skip else WEIGHINGS_OF_TWO
+        """What is tried, the highest weight of the correction last."""
+        if not self._config.has_text_skip:
+            return WEIGHINGS_OF_TWO
+        tuner = self._tuner
+        head = tuner.layer.bituning_adapters[tuner.active_adapters[0]].head.projection
+        if head.weight.any() or head.bias.any():
+            return WEIGHINGS
+        return tuple(weighing for weighing in WEIGHINGS if weighing.correction == 0)
 
     @property
     def _tuner(self) -> Any:

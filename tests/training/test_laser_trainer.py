@@ -20,7 +20,12 @@ def model(lm_folder, encoder_folder):
     fields = {"num_prefix_tokens": 3, "item_vectors": "fused", "item_text_dim": 7}
     model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=encoder_folder, **fields))
     model.base_model.set_item_text_vectors(F.normalize(torch.randn(23, 7), dim=1))
+    torch.nn.init.normal_(head_of(model).weight, std=0.3)
     return model
+
+
+def head_of(model):
+    return model.base_model.layer.bituning_adapters["default"].head.projection
 
 
 @pytest.fixture
@@ -39,6 +44,17 @@ def datasets(shop, tokenizer):
 def trainer(model, datasets, tmp_path):
     args = ranking_arguments(tmp_path, per_device_eval_batch_size=7)
     return LaserTrainer(model, args, eval_dataset=datasets[0])
+
+
+def test_nothing_learnt_is_not_weighed_and_no_prompt_is_read(trainer, model):
+    calls = []
+    model.base_model.model.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    trainer.evaluate()
+    assert calls
+    calls.clear()
+    torch.nn.init.zeros_(head_of(model).weight)
+    assert trainer.evaluate()["eval_correction_weight"] == 0
+    assert not calls
 
 
 def both(ranks):
