@@ -15,7 +15,7 @@ from laser_peft.tuner.fusing import ViewWeights
 
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
 # times the one before.
-TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-7, 3)))
+TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-6, 5)))
 RARITIES = (0.0, 1.0, 3.0)
 CORRECTIONS = (0.0, 0.5, 1.0)  # where the head has learnt nothing that helps, it takes nothing
 WEIGHINGS = tuple(
