@@ -231,7 +231,7 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = common_parser(__doc__.splitlines()[0], "runs/baselines/p5-like")
     parser.add_argument("--method", choices=LEARNING_RATES, default="lora")
     parser.add_argument("--encoder", help="a SASRec to test on the same users; none: without")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, help=f"by default {LEARNING_RATES}")
     add_lora_options(parser)

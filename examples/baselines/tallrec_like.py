@@ -233,7 +233,7 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = common_parser(__doc__.splitlines()[0], "runs/baselines/tallrec-like")
     parser.add_argument("--encoder", default="runs/examples/sasrec", help="a trained SASRec")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64, help="questions a step, 2 a user")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     add_lora_options(parser)

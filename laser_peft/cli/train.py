@@ -40,7 +40,7 @@ def train(
             help="Passes over the examples; 0: what the language model makes of a prompt is not "
             "learnt, and with --item-vectors fused texts are read without it.",
         ),
-    ] = 3,
+    ] = 1,
     item_epochs: Annotated[
         int,
         typer.Option(

@@ -54,7 +54,7 @@ class LaserSettings:
             weight decay below 0, or one of them no finite number.
     """
 
-    epochs: int = 3
+    epochs: int = 1
     item_epochs: int = 1
     reading_epochs: int | None = None
     every_prefix: bool = False

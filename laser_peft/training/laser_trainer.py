@@ -14,7 +14,7 @@ from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scor
 from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
-from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores, best_weighing
+from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores
 
 CHUNK_ITEMS = 1024  # at a time under every weighing
 
@@ -28,9 +28,9 @@ class LaserTrainer(RankingTrainer):
 
     With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the parts,
     the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the
-    adapter with the one that :func:`best_weighing` takes by ``ndcg@10``. In training the encoder's
-    part is no guide, for the encoder has seen the very events that are learnt from. Other data
-    sets, and predictions, leave the weights as they are.
+    adapter with the one of the highest ``ndcg@10``. In training the encoder's part is no guide, for
+    the encoder has seen the very events that are learnt from. Other data sets, and predictions,
+    leave the weights as they are.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
@@ -113,11 +113,11 @@ class LaserTrainer(RankingTrainer):
             return _both_protocols(prediction)
         weighings = self._weighings
         ranks = prediction.predictions.reshape(len(prediction.predictions), len(weighings), 2)
-        place = best_weighing(ndcg_at(10, ranks).mean(2).T, weighings)
+        place = int(ndcg_at(10, ranks).mean((0, 2)).argmax())
         best = weighings[place]
         self._tuner.set_view_weights(*best)
         metrics = _both_protocols(EvalPrediction(ranks[:, place], prediction.label_ids))
-        weights = {"text_weight": best.text, "rarity": best.rarity}
+        weights = {"text_weight": best.text}
         if self._config.has_text_skip:
             weights["correction_weight"] = best.correction
         return metrics | weights

@@ -6,7 +6,6 @@ Axes: B users, N items in the catalogue, W weighings.
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +15,12 @@ from laser_peft.tuner.fusing import ViewWeights
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
 # times the one before.
 TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-6, 5)))
-RARITIES = (0.0, 1.0, 3.0)
+# Not for validation to choose: what is sold tomorrow is newer than what validation users had.
+RARITY = 1.0
 CORRECTIONS = (0.0, 0.5, 1.0)  # where the head has learnt nothing that helps, it takes nothing
 WEIGHINGS = tuple(
-    ViewWeights(1.0, text, rarity, correction)
-    for correction, rarity, text in itertools.product(CORRECTIONS, RARITIES, TEXT_WEIGHTS)
+    ViewWeights(1.0, text, RARITY, correction)
+    for correction, text in itertools.product(CORRECTIONS, TEXT_WEIGHTS)
 )
 # For what has no text reader: there is nothing to correct.
 WEIGHINGS_OF_TWO = tuple(weighing for weighing in WEIGHINGS if weighing.correction == 1)
@@ -71,33 +71,3 @@ class WeighedScores:
             texts = texts + weights[:, 3] * correction
         text = weights[:, 1] * (1 + weights[:, 2] * rare) * texts
         return (weights[:, 0] * collaborative + text).flatten(0, 1)
-
-
-def best_weighing(quality: np.ndarray, weighings: Sequence[ViewWeights] = WEIGHINGS) -> int:
-    """Picks a weighing by what it brought on validation users.
-
-    What is sold tomorrow is newer than what validation saw. Of all weighings that are as good as
-    the best to within one standard error of their difference, the one of the highest rarity is
-    therefore taken, and of those the best.
-
-    Args:
-        quality: ``(W, users)`` float, of each weighing for each user, higher is better.
-        weighings: what was tried.
-
-    Returns:
-        Its place.
-
-    Example:
-        >>> tried = [ViewWeights(1.0, 1.0, 0.0), ViewWeights(1.0, 1.0, 3.0)]
-        >>> best_weighing(np.array([[0.6, 0.5, 0.4], [0.6, 0.3, 0.5]]), tried)
-        1
-    """
-    means = quality.mean(1)
-    behind = quality[means.argmax()] - quality  # (W, users)
-    errors = behind.std(1) / np.sqrt(quality.shape[1])
-    good = np.flatnonzero(behind.mean(1) <= errors)
-    return max(good.tolist(), key=lambda place: (_counting_rarity(weighings[place]), means[place]))
-
-
-def _counting_rarity(weighing: ViewWeights) -> float:
-    return weighing.rarity if weighing.text else 0.0  # without texts it changes nothing

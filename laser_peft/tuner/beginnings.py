@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from laser_peft.eval_mode import in_eval_mode
 
@@ -45,8 +45,10 @@ def read_beginnings(
         ``(n, V, H)`` float states of the virtual tokens, as if each user had been read alone.
     """
     backbone = backbone_of(lm)
+    # Some make no memory of their own while they are in training mode.
+    memory = DynamicCache(config=lm.config.get_text_config(decoder=True))
     with torch.no_grad():
-        memory = backbone(inputs_embeds=text, use_cache=True, return_dict=True).past_key_values
+        backbone(inputs_embeds=text, past_key_values=memory, use_cache=True, return_dict=True)
     places = _places_among(rows, len(text))  # (n,), of a user among those of its text
     num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)
     most = int(places.max()) + 1 if len(places) else 0
