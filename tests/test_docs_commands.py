@@ -75,7 +75,8 @@ def check_other(words):
             assert not extra[1] or extra[1] in known["options.extras_require"], f"no {extra[1]}"
         case ["python", script, *options] if script.endswith(".py"):
             assert (ROOT / script).is_file(), f"there is no {script}"
-            source = (ROOT / script).read_text("utf-8")
+            beside = sorted((ROOT / script).parent.glob("*.py"))  # options of what it imports
+            source = "".join(file.read_text("utf-8") for file in beside)
             shown = {word for word in options if word.startswith("-")}
             unknown = {option for option in shown if f'"{option}"' not in source}
             assert not unknown, f"{script} has no {unknown}"
