@@ -29,7 +29,7 @@ from ablation_table import as_markdown, make_table
 import laser_peft
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.experiment import Experiment
-from laser_peft.pipeline import EncoderRun, TrainRun, train, train_encoder
+from laser_peft.pipeline import EncoderRun, TrainRun, absolute_if_local, train, train_encoder
 from laser_peft.runs import check_same, write_json, write_whole
 
 Runs = dict[str, dict[int, TrainRun]]  # by variant and seed
@@ -185,11 +185,6 @@ def encoder_of(arguments: argparse.Namespace, seed: int) -> str:
     if arguments.encoder is not None:
         return absolute_if_local(arguments.encoder.replace("{seed}", str(seed)))
     return str((arguments.output / f"{ENCODER_FOLDER}/seed-{seed}/sasrec").resolve())
-
-
-def absolute_if_local(name: str) -> str:
-    """Makes a folder's name good from everywhere, as the runs write it down."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def folder(arguments: argparse.Namespace, name: str, seed: int) -> Path:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -101,7 +102,7 @@ def _tests(name: str, folders: Mapping[int, Path], of_model: str | None) -> Test
     for seed, folder in folders.items():
         models = list(json.loads((folder / "metrics.json").read_text("utf-8"))["models"])
         loaded = Evaluation.load(folder / "evaluation" / (of_model or models[0]))
-        tests[seed] = Evaluation(name, loaded.data_hash, loaded.targets, loaded.ranks)
+        tests[seed] = replace(loaded, name=name)
     return tests
 
 

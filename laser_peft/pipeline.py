@@ -159,8 +159,8 @@ def train(
     adapter = BiTuningConfig(**run.adapter | reads)
     run = replace(
         run,
-        llm=_absolute_if_local(run.llm),
-        encoder=run.encoder and _absolute_if_local(run.encoder),
+        llm=absolute_if_local(run.llm),
+        encoder=run.encoder and absolute_if_local(run.encoder),
     )
     max_tokens = prompt_limit(run.llm, adapter, run.max_tokens)
     tokenizer = AutoTokenizer.from_pretrained(run.llm)
@@ -284,6 +284,6 @@ def _check_encoder(name: str, catalogue: Catalogue) -> None:
     numbering.check(model.config, catalogue.item_ids)
 
 
-def _absolute_if_local(name: str) -> str:
+def absolute_if_local(name: str) -> str:
     """Makes a folder's name good from everywhere: the adapter remembers its LM by it."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name

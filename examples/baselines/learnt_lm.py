@@ -14,12 +14,25 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 
 from laser_peft.data import PaddingCollator
-from laser_peft.training import ranking_arguments
+from laser_peft.training import LaserSettings
+from laser_peft.training.laser import laser_arguments
 from laser_peft.training.progress import ShortProgress
 
 
-def add_lora_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of :func:`lora`."""
+def add_lm_options(
+    parser: argparse.ArgumentParser, *, learning_rate: object, batch_size: int = 32
+) -> None:
+    """Adds the options of the schedule, of :func:`lora` and of prompts.
+
+    Args:
+        parser: of a script.
+        learning_rate: what is said of the rate where none is given, which is then None.
+        batch_size: examples a step.
+    """
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="examples a step")
+    parser.add_argument("--learning-rate", type=float, help=f"by default {learning_rate}")
+    parser.add_argument("--max-tokens", type=int, default=512, help="longest prompt, in all")
     parser.add_argument("--rank", type=int, default=8, help="of LoRA")
     parser.add_argument("--target-modules", help="of LoRA, or all-linear; by default PEFT's")
 
@@ -96,6 +109,27 @@ class LMTrainer(Trainer):
             self.add_callback(ShortProgress())
 
 
+def schedule(
+    args: argparse.Namespace, num_examples: int, *, learning_rate: float, **arguments: Any
+) -> TrainingArguments:
+    """Returns the Trainer's arguments, those of ``laser-peft train`` for so many examples.
+
+    Args:
+        args: with ``output``, ``epochs``, ``batch_size``, ``bf16`` and ``seed``.
+        num_examples: of an epoch.
+        learning_rate: of AdamW at its highest.
+        **arguments: further ones.
+    """
+    settings = LaserSettings(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=learning_rate,
+        bf16=args.bf16,
+    )
+    folder = Path(args.output) / "checkpoints"
+    return laser_arguments(folder, settings, num_examples, seed=args.seed, **arguments)
+
+
 def train(
     model: nn.Module,
     learn: Dataset,
@@ -109,36 +143,21 @@ def train(
         model: its forward returns ``loss``.
         learn: examples.
         validation: further ones, that choose the step.
-        args: with ``output``, ``epochs``, ``batch_size``, ``bf16`` and ``seed``.
-        learning_rate: of AdamW at its highest.
+        args: see :func:`schedule`.
+        learning_rate: see there.
 
     Returns:
         The Trainer's log.
     """
-    steps = -(-len(learn) // args.batch_size)
-    every = -(-steps // 2)
-    settings = ranking_arguments(
-        Path(args.output) / "checkpoints",
-        num_train_epochs=args.epochs,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=2 * args.batch_size,
+    arguments = schedule(
+        args,
+        len(learn),
         learning_rate=learning_rate,
-        weight_decay=0.01,
-        lr_scheduler_type="linear",
-        warmup_steps=round(0.05 * steps * args.epochs),
-        bf16=args.bf16,
-        train_sampling_strategy="group_by_length",
         prediction_loss_only=True,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
         save_total_limit=1,
         load_best_model_at_end=True,
-        logging_steps=max(every // 10, 1),
-        seed=args.seed,
     )
-    trainer = LMTrainer(model, settings, learn, validation)
+    trainer = LMTrainer(model, arguments, learn, validation)
     trainer.train()
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()

@@ -7,6 +7,7 @@ laser-peft compare runs/tallrec/evaluation/tallrec-like runs/beauty-1000/laser
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from laser_peft.evaluation import Evaluation
@@ -32,9 +33,7 @@ def on_users_of(evaluation: Evaluation, other: Evaluation) -> Evaluation:
             f"{evaluation.name}: {missing[:5]}; name the evaluation of more users first"
         )
     kept = [rows[user] for user in wanted]
-    return Evaluation(
-        evaluation.name, evaluation.data_hash, evaluation.targets[kept], evaluation.ranks[kept]
-    )
+    return replace(evaluation, targets=evaluation.targets[kept], ranks=evaluation.ranks[kept])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

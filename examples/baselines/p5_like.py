@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from learnt_lm import NextTokens, add_lora_options, lora, train
+from learnt_lm import NextTokens, add_lm_options, lora, train
 from peft import TaskType, get_peft_model
 from same_test import (
     Table,
@@ -228,19 +228,13 @@ class WrittenItems:
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = common_parser(__doc__.splitlines()[0], "runs/baselines/p5-like")
+    parser = common_parser(__doc__.splitlines()[0], "runs/baselines/p5-like", test_users=1000)
     parser.add_argument("--method", choices=LEARNING_RATES, default="lora")
     parser.add_argument("--encoder", help="a SASRec to test on the same users; none: without")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, help=f"by default {LEARNING_RATES}")
-    add_lora_options(parser)
-    parser.add_argument("--max-tokens", type=int, default=512, help="longest prompt, with title")
+    add_lm_options(parser, learning_rate=LEARNING_RATES)
     parser.add_argument("--title-tokens", type=int, default=32, help="longest title, cut there")
     parser.add_argument("--beams", type=int, default=20)
     parser.add_argument("--test-batch-size", type=int, default=16, help="users at a time")
-    parser.add_argument("--test-users", type=int, default=1000, help="0: all")
-    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
     return parser.parse_args(argv)
 
 

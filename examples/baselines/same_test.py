@@ -18,20 +18,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import numbering
 from laser_peft.baselines import Encoder
+from laser_peft.baselines.text import catalogue_vectors
 from laser_peft.data import Catalogue, LogSource, PromptBuilder, PromptTemplate, Split
 from laser_peft.evaluation import Evaluation
 from laser_peft.experiment import Experiment
-from laser_peft.item_texts import Whitening, describe_items, distinct_text_vectors
 from laser_peft.judge import Judge
 from laser_peft.runs import check_new, seconds_of, write_json
+from laser_peft.tuner.sizes import MAX_TEXT_DIM
 
 MAX_ITEMS = 50  # longest history that is read, as `laser-peft train` has it
-MAX_TEXT_DIM = 512  # width of the text vectors, at most, as `laser-peft train` has it
 DRAW = 0  # of the test users: the same whatever the seed of a run
 
 
-def common_parser(description: str, output: str) -> argparse.ArgumentParser:
-    """Makes a parser of the options that every script has."""
+def common_parser(description: str, output: str, *, test_users: int = 0) -> argparse.ArgumentParser:
+    """Makes a parser of the options that every script has; 0 test users are all."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--interactions", default="runs/demo/shop/interactions.csv.gz")
     parser.add_argument("--items", default="runs/demo/shop/items.jsonl.gz")
@@ -40,7 +40,9 @@ def common_parser(description: str, output: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path(output), help="new folder")
     parser.add_argument("--users", type=int, default=0, help="learn from so many; 0: from all")
     parser.add_argument("--validation-users", type=int, default=2000, help="0: all")
+    parser.add_argument("--test-users", type=int, default=test_users, help="0: all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
     return parser
 
 
@@ -121,16 +123,7 @@ def laser_text_vectors(
     Returns:
         ``(N, X)`` float32 on the CPU, of length one.
     """
-
-    def states(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        output = lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        last = output.last_hidden_state
-        return torch.cat([lm.get_input_embeddings()(input_ids).to(last), last], dim=-1)
-
-    texts = describe_items(catalogue)
-    vectors, rows = distinct_text_vectors(states, tokenizer, texts, lm.device)
-    width = min(vectors.size(1), MAX_TEXT_DIM)
-    return Whitening.fit(vectors, width).padded(width)(vectors)[rows]
+    return catalogue_vectors(lm, tokenizer, catalogue, MAX_TEXT_DIM)
 
 
 def title_template(catalogue: Catalogue, **words: str) -> PromptTemplate:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from learnt_lm import NextTokens, add_lora_options, lora, train
+from learnt_lm import NextTokens, add_lm_options, lora, train
 from peft import PeftModel, TaskType, get_peft_model
 from same_test import (
     Table,
@@ -56,6 +56,7 @@ INSTRUCTION = "A shopper's purchases, oldest first.\n"
 CANDIDATE, QUESTION = "Candidate:", "\nWill the shopper buy the candidate next?"
 YES, NO = " Yes", " No"
 LONGEST_CANDIDATE = 48  # tokens of its title; what is beyond is cut
+LEARNING_RATE = 1e-3
 
 
 class Questions:
@@ -231,16 +232,10 @@ class Reranker:
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = common_parser(__doc__.splitlines()[0], "runs/baselines/tallrec-like")
+    parser = common_parser(__doc__.splitlines()[0], "runs/baselines/tallrec-like", test_users=1000)
     parser.add_argument("--encoder", default="runs/examples/sasrec", help="a trained SASRec")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=64, help="questions a step, 2 a user")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    add_lora_options(parser)
-    parser.add_argument("--max-tokens", type=int, default=512, help="longest prompt")
+    add_lm_options(parser, learning_rate=LEARNING_RATE, batch_size=64)  # 2 questions a user
     parser.add_argument("--candidates", type=int, default=100, help="asked about for a user")
-    parser.add_argument("--test-users", type=int, default=1000, help="0: all")
-    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
     return parser.parse_args(argv)
 
 
@@ -261,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lm = AutoModelForCausalLM.from_pretrained(args.llm, dtype="float32")
     answerer = Answerer(get_peft_model(lm, lora(args, TaskType.CAUSAL_LM)), questions.answers)
     with adds_seconds(args.output, "train"):
-        history = train(answerer, learn, validation, args, args.learning_rate)
+        rate = args.learning_rate or LEARNING_RATE
+        history = train(answerer, learn, validation, args, rate)
     reranker = Reranker(encoder, answerer, questions, args.candidates)
     device = answerer.causal_lm.device.type
     with adds_seconds(args.output, "test"), torch.autocast(device, torch.bfloat16, args.bf16):

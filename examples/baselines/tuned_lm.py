@@ -15,9 +15,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from learnt_lm import Learner, add_lora_options, lora
+from learnt_lm import Learner, add_lm_options, lora, schedule
 from peft import PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from same_test import (
     MAX_ITEMS,
@@ -30,20 +29,15 @@ from same_test import (
     start,
 )
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    EvalPrediction,
-    PreTrainedModel,
-    set_seed,
-)
+from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.utils import ModelOutput
 
 from laser_peft.baselines import Encoder
+from laser_peft.baselines.text import load_lm
 from laser_peft.comparison import evaluate_encoder
 from laser_peft.data import PromptBuilder, Split
 from laser_peft.data.sequences import training_events
-from laser_peft.evaluation import DotProducts, ndcg_at, ranks_of_scores
+from laser_peft.evaluation import DotProducts, ndcg_at
 from laser_peft.losses import catalogue_cross_entropy
 from laser_peft.runs import adds_seconds
 from laser_peft.training import (
@@ -51,9 +45,8 @@ from laser_peft.training import (
     RankingTrainer,
     best_checkpoint_arguments,
     by_length,
-    ranking_arguments,
 )
-from laser_peft.training.weighing import WEIGHINGS_OF_TWO, WeighedScores
+from laser_peft.training.weighing import WEIGHINGS_OF_TWO, WeighedScores, best_weighing
 from laser_peft.tuner.fusing import ViewWeights
 from laser_peft.tuner.items import RARE
 from laser_peft.tuner.joining import join, read
@@ -62,7 +55,6 @@ METHODS = ("lora", "full", "prompt")
 ALONE = ViewWeights(0.0, 1.0, 0.0)
 LEARNING_RATES = {"lora": 1e-3, "full": 1e-4, "prompt": 1e-2}  # of the language model's part
 HEAD_LEARNING_RATE = 1e-3
-CHUNK_ITEMS = 1024  # at a time under every weighing
 
 
 @dataclass
@@ -161,26 +153,21 @@ class WeighingTrainer(RankingTrainer):
     ) -> Tensor:
         """Ranks the targets: ``(B, 2 W)`` int64."""
         user_vectors = output.user_vectors
-        model, tried = self.accelerator.unwrap_model(self.model), len(self.weighings)
+        model = self.accelerator.unwrap_model(self.model)
         width = item_vectors.size(1) - model.texts.size(1)
-        scores = WeighedScores(
+        return WeighedScores(
             DotProducts(user_vectors[:, :width], item_vectors[:, :width]),
             DotProducts(user_vectors[:, width:], item_vectors[:, width:]),
             None,
             RARE / (RARE + model.events.float()),
             self.weighings,
-        )
-        repeated = targets.repeat(tried), seen.repeat(tried, 1)
-        ranks = ranks_of_scores(scores, len(item_vectors), *repeated, chunk_items=CHUNK_ITEMS)
-        return ranks.view(tried, len(targets), 2).transpose(0, 1).flatten(1)
+        ).ranks(targets, seen)
 
 
 def metrics_of_weighings(prediction: EvalPrediction) -> dict[str, float]:
     """Picks the weighing as Laser does; says its place and its NDCG@10, the mean of protocols."""
-    ranks = prediction.predictions.reshape(len(prediction.predictions), -1, 2)
-    quality = ndcg_at(10, ranks).mean(2).T  # (W, users)
-    best = int(quality.mean(1).argmax())
-    return {"ndcg@10": float(quality[best].mean()), "weighing": best}
+    place, ranks = best_weighing(prediction.predictions)
+    return {"ndcg@10": float(ndcg_at(10, ranks).mean()), "weighing": place}
 
 
 def tuned(lm: PreTrainedModel, args: argparse.Namespace) -> PreTrainedModel | PeftModel:
@@ -200,31 +187,13 @@ def make_trainer(
 ) -> WeighingTrainer:
     """Makes a trainer with the schedule of ``laser-peft train``."""
     examples = split.training_examples(every_prefix=False)
-    steps = -(-len(examples) // args.batch_size)
-    every = -(-steps // 2)
     head = [model.suffix, *model.head.parameters()]
     inside = [values for values in model.backbone.parameters() if values.requires_grad]
     rate = args.learning_rate or LEARNING_RATES[args.method]
     groups = [{"params": inside, "lr": rate}, {"params": head, "lr": HEAD_LEARNING_RATE}]
     trainer = WeighingTrainer(
         model,
-        ranking_arguments(
-            args.output / "checkpoints",
-            num_train_epochs=args.epochs,
-            per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=2 * args.batch_size,
-            lr_scheduler_type="linear",
-            warmup_steps=round(0.05 * steps * args.epochs),
-            bf16=args.bf16,
-            train_sampling_strategy="group_by_length",
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            logging_steps=max(every // 10, 1),
-            seed=args.seed,
-            **best_checkpoint_arguments("ndcg@10"),
-        ),
+        schedule(args, len(examples), learning_rate=rate, **best_checkpoint_arguments("ndcg@10")),
         train_dataset=PromptDataset(examples, prompts, max_items=MAX_ITEMS),
         eval_dataset=by_length(
             PromptDataset(split.validation, prompts, max_items=MAX_ITEMS, ranked=True)
@@ -241,14 +210,8 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = common_parser(__doc__.splitlines()[0], "runs/baselines/tuned-lm")
     parser.add_argument("--method", choices=METHODS, default="lora")
     parser.add_argument("--encoder", help="a trained SASRec to stand beside; none: alone only")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, help=f"by default {LEARNING_RATES}")
-    add_lora_options(parser)
+    add_lm_options(parser, learning_rate=LEARNING_RATES)
     parser.add_argument("--virtual-tokens", type=int, default=16, help="of the tuned prompt")
-    parser.add_argument("--max-tokens", type=int, default=512, help="longest prompt")
-    parser.add_argument("--test-users", type=int, default=0, help="0: all")
-    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
     return parser.parse_args(argv)
 
 
@@ -259,10 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     catalogue, judge = experiment.catalogue, judge_of(experiment, args.test_users)
     encoder: Encoder | None = args.encoder and load_encoder(args.encoder, catalogue)
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.llm)
-    lm = AutoModel.from_pretrained(args.llm, dtype="float32").eval()
-    if torch.accelerator.is_available():
-        lm = lm.to(torch.accelerator.current_accelerator())
+    lm, tokenizer = load_lm(args.llm, "float32")
     with adds_seconds(args.output, "item texts"):
         texts = laser_text_vectors(lm, tokenizer, catalogue)
     events = training_events(experiment.split.train_histories, len(catalogue))[1:]
@@ -285,11 +245,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         names.append(f"{args.method}-lm-and-{encoder.model.config.model_type}")
         chosen.append(WEIGHINGS_OF_TWO[place])
     trainer.weighings = chosen
-    test = by_length(PromptDataset(judge.examples, prompts, max_items=MAX_ITEMS, ranked=True))
+    test = PromptDataset(judge.examples, prompts, max_items=MAX_ITEMS, ranked=True)
     with adds_seconds(args.output, "test"):
-        predictions = trainer.predict(test).predictions
-    ranks = np.empty_like(predictions)
-    ranks[test.indices] = predictions
+        ranks = trainer.rank(test)
     evaluations = [
         judge.evaluation(name, ranks[:, 2 * place : 2 * place + 2])
         for place, name in enumerate(names)

@@ -10,7 +10,6 @@ Axes: N items, C width of the SASRec, X width of text vectors, G experts.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 
 import torch
@@ -25,21 +24,16 @@ from same_test import (
     start,
 )
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from laser_peft import SASRecModel, numbering
 from laser_peft.baselines import Encoder, rank_examples
+from laser_peft.baselines.text import load_lm
 from laser_peft.data import Split
 from laser_peft.runs import adds_seconds
-from laser_peft.training import (
-    HistoryDataset,
-    NextItemDataset,
-    SASRecSettings,
-    best_checkpoint_arguments,
-    ranking_arguments,
-)
+from laser_peft.training import SASRecSettings
 from laser_peft.training.next_item_trainer import NextItemTrainer
-from laser_peft.training.sasrec import MAX_VALIDATIONS
+from laser_peft.training.sasrec import sasrec_trainer
 
 
 class TextAdapter(nn.Module):
@@ -101,9 +95,6 @@ def train(
     """Trains as :func:`laser_peft.training.train_sasrec` does, at its best epoch at the end."""
     settings = SASRecSettings(epochs=args.epochs)
     num_items = len(texts)
-    dataset = NextItemDataset(split.train_histories, MAX_ITEMS)
-    epochs = settings.num_epochs(len(dataset))
-    every = math.ceil(len(dataset) / settings.batch_size) * math.ceil(epochs / MAX_VALIDATIONS)
     set_seed(args.seed)
     model = SASRecModel(settings.model_config(num_items=num_items, max_items=MAX_ITEMS))
     model.item_embeddings = IdsAndTexts(
@@ -116,32 +107,15 @@ def train(
             dropout=args.text_dropout,
         ),
     )
-    trainer = NextItemTrainer(
+    trainer = sasrec_trainer(
         model,
-        ranking_arguments(
-            args.output / "checkpoints",
-            num_train_epochs=epochs,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=256,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            lr_scheduler_type="cosine",
-            bf16=args.bf16,
-            train_sampling_strategy="random",
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            logging_steps=every,
-            seed=args.seed,
-            **best_checkpoint_arguments(),
-        ),
-        num_items=num_items,
-        train_dataset=dataset,
-        eval_dataset=HistoryDataset(split.validation, MAX_ITEMS),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings.patience)],
-        num_negatives=settings.num_negatives,
-        item_dropout=settings.item_dropout,
+        split,
+        num_items,
+        args.output / "checkpoints",
+        settings,
+        max_items=MAX_ITEMS,
+        bf16=args.bf16,
+        seed=args.seed,
     )
     trainer.train()
     return model, trainer
@@ -168,8 +142,6 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="at most so many; by default the SASRec's")
     parser.add_argument("--experts", type=int, default=8, help="1: a linear map")
     parser.add_argument("--text-dropout", type=float, default=0.2)
-    parser.add_argument("--test-users", type=int, default=0, help="0: all")
-    parser.add_argument("--bf16", action="store_true", help="autocast (GPU, or CPU with AMX)")
     return parser.parse_args(argv)
 
 
@@ -178,10 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_arguments(argv)
     experiment = start(args)
     catalogue, judge = experiment.catalogue, judge_of(experiment, args.test_users)
-    tokenizer = AutoTokenizer.from_pretrained(args.llm)
-    lm = AutoModel.from_pretrained(args.llm, dtype="float32").eval()
-    if torch.accelerator.is_available():
-        lm = lm.to(torch.accelerator.current_accelerator())
+    lm, tokenizer = load_lm(args.llm, "float32")
     with adds_seconds(args.output, "item texts"):
         texts = laser_text_vectors(lm, tokenizer, catalogue)
     del lm

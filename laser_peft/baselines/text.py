@@ -36,16 +36,17 @@ class TextNeighbours:
         return DotProducts(padded[newest], self.vectors)
 
 
-def load_lm(llm: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a language model without its vocabulary head, in its own precision, and its tokenizer.
+def load_lm(llm: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a language model without its vocabulary head, and its tokenizer.
 
     Args:
         llm: a folder or a Hub id.
+        dtype: precision; by default its own.
 
     Raises:
         OSError: if there is none.
     """
-    lm = AutoModel.from_pretrained(llm, dtype="auto").eval()
+    lm = AutoModel.from_pretrained(llm, dtype=dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
     if torch.accelerator.is_available():
         lm = lm.to(torch.accelerator.current_accelerator())
@@ -53,7 +54,10 @@ def load_lm(llm: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def catalogue_vectors(
-    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    catalogue: Catalogue,
+    dim: int | None = None,
 ) -> Tensor:
     """Makes the whitened vectors of the items' texts, said as in a prompt.
 
@@ -61,9 +65,11 @@ def catalogue_vectors(
         lm: a causal language model without its vocabulary head, in eval mode.
         tokenizer: its tokenizer.
         catalogue: the items.
+        dim: directions kept, at most; None: all.
 
     Returns:
-        ``(N, D + H)`` float32 on the CPU, of length one; the same row for items of the same text.
+        ``(N, D + H)`` float32 on the CPU, or fewer columns, of length one; the same row for items
+        of the same text.
     """
 
     def read(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -72,4 +78,4 @@ def catalogue_vectors(
         return torch.cat([lm.get_input_embeddings()(input_ids).to(last), last], dim=-1)
 
     vectors, rows = distinct_text_vectors(read, tokenizer, describe_items(catalogue), lm.device)
-    return Whitening.fit(vectors)(vectors)[rows]
+    return Whitening.fit(vectors, dim)(vectors)[rows]

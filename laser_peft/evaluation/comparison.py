@@ -51,17 +51,18 @@ def _compare(by_name: dict[str, np.ndarray]) -> dict[str, Any]:
         "users": len(first),
         "models": {name: means(ranks) for name, ranks in by_name.items()},
         "difference": {
-            protocol: _differences(first[:, column], second[:, column])
+            protocol: differences(per_user(first[:, column]), per_user(second[:, column]))
             for column, protocol in enumerate(PROTOCOLS)
         },
     }
 
 
-def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, float]]:
-    after = per_user(second)
+def differences(
+    first: dict[str, np.ndarray], second: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """Says by metric what the second's ``(users,)`` values have over the first's."""
     return {
-        name: paired_bootstrap(before, after[name])._asdict()
-        for name, before in per_user(first).items()
+        name: paired_bootstrap(before, second[name])._asdict() for name, before in first.items()
     }
 
 

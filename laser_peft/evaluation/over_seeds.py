@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .comparison import on_the_same_users
+from .comparison import differences, on_the_same_users
 from .metrics import per_user
 from .ranking import PROTOCOLS
 from .saved import Evaluation, means
-from .significance import paired_bootstrap
 from .slices import absent_slices, slices_of
 
 
@@ -89,7 +88,7 @@ def _compare(by_name: dict[str, np.ndarray]) -> dict[str, Any]:
         "users": first.shape[1],
         "models": {name: _spread(ranks) for name, ranks in by_name.items()},
         "difference": {
-            protocol: _differences(first[:, :, column], second[:, :, column])
+            protocol: differences(_per_user(first[:, :, column]), _per_user(second[:, :, column]))
             for column, protocol in enumerate(PROTOCOLS)
         },
     }
@@ -108,14 +107,6 @@ def _spread(ranks: np.ndarray) -> dict[str, dict[str, dict[str, float | None]]]:
 
 def _mean_and_std(values: list[float]) -> dict[str, float | None]:
     return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
-
-
-def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, float]]:
-    after = _per_user(second)
-    return {
-        metric: paired_bootstrap(before, after[metric])._asdict()
-        for metric, before in _per_user(first).items()
-    }
 
 
 def _per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from laser_peft.data import PromptBuilder, Split
 
@@ -136,11 +137,51 @@ def train_laser(
             len(validation), settings.validation_users, replace=False
         )
         validation = [validation[user] for user in drawn]
-    steps_per_epoch = -(-len(dataset) // settings.batch_size)
-    every = -(-steps_per_epoch // settings.evaluations_per_epoch)
-
     set_seed(seed)
-    args = ranking_arguments(
+    trainer = LaserTrainer(
+        model,
+        laser_arguments(
+            output_dir,
+            settings,
+            len(dataset),
+            seed=seed,
+            **best_checkpoint_arguments("ndcg@10"),
+        ),
+        data_collator=PlacesCollator(prompts.ending),
+        train_dataset=dataset,
+        eval_dataset=by_length(
+            PromptDataset(validation, prompts, max_items=max_items, ranked=True)
+        ),
+        callbacks=list(callbacks),
+        num_negatives=settings.num_negatives,
+    )
+    if settings.epochs == 0:
+        trainer.evaluate()  # which weighs
+        model.eval()
+        return
+    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+
+
+def laser_arguments(
+    output_dir: str | Path,
+    settings: LaserSettings,
+    num_examples: int,
+    *,
+    seed: int,
+    **arguments: Any,
+) -> TrainingArguments:
+    """Returns the Trainer's arguments of a schedule.
+
+    Args:
+        output_dir: folder of the Trainer's checkpoints.
+        settings: the schedule.
+        num_examples: of an epoch.
+        seed: of the order of examples and dropout.
+        **arguments: further ones.
+    """
+    steps_per_epoch = -(-num_examples // settings.batch_size)
+    every = -(-steps_per_epoch // settings.evaluations_per_epoch)
+    return ranking_arguments(
         output_dir,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -157,24 +198,8 @@ def train_laser(
         save_steps=every,
         logging_steps=max(every // 10, 1),
         seed=seed,
-        **best_checkpoint_arguments("ndcg@10"),
+        **arguments,
     )
-    trainer = LaserTrainer(
-        model,
-        args,
-        data_collator=PlacesCollator(prompts.ending),
-        train_dataset=dataset,
-        eval_dataset=by_length(
-            PromptDataset(validation, prompts, max_items=max_items, ranked=True)
-        ),
-        callbacks=list(callbacks),
-        num_negatives=settings.num_negatives,
-    )
-    if settings.epochs == 0:
-        trainer.evaluate()  # which weighs
-        model.eval()
-        return
-    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
 
 
 def training_dataset(

@@ -10,13 +10,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
-from laser_peft.evaluation import PROTOCOLS, DotProducts, ndcg_at, ranks_of_scores
+from laser_peft.evaluation import PROTOCOLS, DotProducts
 from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
-from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores
-
-CHUNK_ITEMS = 1024  # at a time under every weighing
+from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores, best_weighing
 
 
 class LaserTrainer(RankingTrainer):
@@ -45,7 +43,7 @@ class LaserTrainer(RankingTrainer):
     ) -> None:
         super().__init__(model, args, compute_metrics=self._metrics, **kwargs)
         self.num_negatives = num_negatives
-        self._is_weighing = False
+        self._tried: tuple[ViewWeights, ...] | None = None  # while it weighs
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -65,24 +63,23 @@ class LaserTrainer(RankingTrainer):
         if eval_dataset is not None or not self._is_fused:
             return super().evaluate(eval_dataset, *args, **kwargs)
         before = self._tuner.view_weights
+        self._tried = self._weighings()
         # All parts at their full length; a correction that is zero need not be read.
-        self._tuner.set_view_weights(1.0, 1.0, 0.0, self._weighings[-1].correction)
-        self._is_weighing = True
+        self._tuner.set_view_weights(1.0, 1.0, 0.0, self._tried[-1].correction)
         try:
             metrics = super().evaluate(eval_dataset, *args, **kwargs)
         except BaseException:
             self._tuner.set_view_weights(*before)
             raise
         finally:
-            self._is_weighing = False
+            self._tried = None
         return metrics
 
     def ranks(self, output: Any, item_vectors: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
         """Ranks the targets: ``(B, 2)`` int64, or ``(B, 2 W)`` under every weighing."""
-        if not self._is_weighing:
+        if self._tried is None:
             return super().ranks(output, item_vectors, targets, seen)
-        weighings = self._weighings
-        width, tried = item_vectors.size(1) - self._config.item_text_dim, len(weighings)
+        width = item_vectors.size(1) - self._config.item_text_dim
         texts, correction = output.user_vectors[:, width:], output.correction
         corrections = None
         if correction is not None:
@@ -93,38 +90,28 @@ class LaserTrainer(RankingTrainer):
             DotProducts(texts, item_vectors[:, width:]),
             corrections,
             self._tuner.rare_items().to(item_vectors.device),
-            weighings,
+            self._tried,
         )
-        ranks = ranks_of_scores(
-            scores,
-            len(item_vectors),
-            targets.repeat(tried),
-            seen.repeat(tried, 1),
-            chunk_items=CHUNK_ITEMS,
-        )
-        return ranks.view(tried, len(targets), -1).transpose(0, 1).flatten(1)
+        return scores.ranks(targets, seen)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Names the metrics; while weighing, those of the best weighing, which is then set.
 
         Every process is given the ranks of all users, so all take the same one.
         """
-        if not self._is_weighing:
+        if self._tried is None:
             return _both_protocols(prediction)
-        weighings = self._weighings
-        ranks = prediction.predictions.reshape(len(prediction.predictions), len(weighings), 2)
-        place = int(ndcg_at(10, ranks).mean((0, 2)).argmax())
-        best = weighings[place]
+        place, ranks = best_weighing(prediction.predictions)
+        best = self._tried[place]
         self._tuner.set_view_weights(*best)
-        metrics = _both_protocols(EvalPrediction(ranks[:, place], prediction.label_ids))
+        metrics = _both_protocols(EvalPrediction(ranks, prediction.label_ids))
         weights = {"text_weight": best.text}
         if self._config.has_text_skip:
             weights["correction_weight"] = best.correction
         return metrics | weights
 
-    @property
     def _weighings(self) -> tuple[ViewWeights, ...]:
-        """What is tried, the highest weight of the correction last."""
+        """What is to be tried, the highest weight of the correction last."""
         if not self._config.has_text_skip:
             return WEIGHINGS_OF_TWO
         tuner = self._tuner

@@ -160,6 +160,18 @@ class RankingTrainer(Trainer):
         self.model.eval()
         return output
 
+    def rank(self, dataset: Dataset) -> np.ndarray:
+        """Ranks every target of a dataset, read in order of length.
+
+        Returns:
+            Ranks in the order of the dataset, as :meth:`ranks` makes them.
+        """
+        ordered = by_length(dataset)
+        predictions = self.predict(ordered).predictions
+        ranks = np.empty_like(predictions)
+        ranks[ordered.indices] = predictions
+        return ranks
+
     def _stay_stopped(self, checkpoint: Path) -> None:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         control = state.stateful_callbacks["TrainerControl"]["args"]
@@ -189,10 +201,6 @@ def rank_dataset(model: nn.Module, dataset: Dataset, *, batch_size: int) -> np.n
     Returns:
         ``(users, 2)`` int64 ranks in the order of the dataset, a column for each protocol.
     """
-    ordered = by_length(dataset)
     with tempfile.TemporaryDirectory() as folder:
         args = ranking_arguments(folder, per_device_eval_batch_size=batch_size)
-        predictions = RankingTrainer(model, args).predict(ordered).predictions
-    ranks = np.empty_like(predictions)
-    ranks[ordered.indices] = predictions
-    return ranks
+        return RankingTrainer(model, args).rank(dataset)

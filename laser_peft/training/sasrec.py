@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from laser_peft.collaborative import SASRecConfig, SASRecModel
@@ -121,12 +123,49 @@ def train_sasrec(
         resume_from_checkpoint: a checkpoint folder of an interrupted run.
         callbacks: of the Trainer, beside its own.
     """
+    set_seed(seed)
+    model = SASRecModel(settings.model_config(num_items=num_items, max_items=max_items))
+    trainer = sasrec_trainer(
+        model,
+        split,
+        num_items,
+        output_dir,
+        settings,
+        max_items=max_items,
+        callbacks=callbacks,
+        seed=seed,
+    )
+    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+    return model
+
+
+def sasrec_trainer(
+    model: nn.Module,
+    split: Split,
+    num_items: int,
+    output_dir: str | Path,
+    settings: SASRecSettings,
+    *,
+    max_items: int,
+    callbacks: Sequence[TrainerCallback] = (),
+    **arguments: Any,
+) -> NextItemTrainer:
+    """Returns the Trainer of :func:`train_sasrec` for a model, which may have been changed.
+
+    Args:
+        model: a SASRec.
+        split: see there, and the following ones.
+        num_items: see there.
+        output_dir: see there.
+        settings: see there.
+        max_items: see there.
+        callbacks: see there.
+        **arguments: further ones of the Trainer, ``seed`` among them.
+    """
     train_dataset = NextItemDataset(split.train_histories, max_items)
     epochs = settings.num_epochs(len(train_dataset))
     steps_an_epoch = math.ceil(len(train_dataset) / settings.batch_size)
     every = steps_an_epoch * math.ceil(epochs / MAX_VALIDATIONS)
-    set_seed(seed)
-    model = SASRecModel(settings.model_config(num_items=num_items, max_items=max_items))
     args = ranking_arguments(
         output_dir,
         num_train_epochs=epochs,
@@ -143,10 +182,10 @@ def train_sasrec(
         save_strategy="steps",
         save_steps=every,
         logging_steps=every,
-        seed=seed,
         **best_checkpoint_arguments(),
+        **arguments,
     )
-    trainer = NextItemTrainer(
+    return NextItemTrainer(
         model,
         args,
         num_items=num_items,
@@ -159,5 +198,3 @@ def train_sasrec(
         num_negatives=settings.num_negatives,
         item_dropout=settings.item_dropout,
     )
-    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-    return model

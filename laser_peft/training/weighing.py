@@ -6,10 +6,11 @@ Axes: B users, N items in the catalogue, W weighings.
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from laser_peft.evaluation import Scores
+from laser_peft.evaluation import Scores, ndcg_at, ranks_of_scores
 from laser_peft.tuner.fusing import ViewWeights
 
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
@@ -24,6 +25,7 @@ WEIGHINGS = tuple(
 )
 # For what has no text reader: there is nothing to correct.
 WEIGHINGS_OF_TWO = tuple(weighing for weighing in WEIGHINGS if weighing.correction == 1)
+CHUNK_ITEMS = 1024  # at a time under every weighing
 
 
 class WeighedScores:
@@ -71,3 +73,32 @@ class WeighedScores:
             texts = texts + weights[:, 3] * correction
         text = weights[:, 1] * (1 + weights[:, 2] * rare) * texts
         return (weights[:, 0] * collaborative + text).flatten(0, 1)
+
+    def ranks(self, targets: Tensor, seen: Tensor) -> Tensor:
+        """Ranks the targets under every weighing.
+
+        Args:
+            targets: ``(B,)`` int64 item ids.
+            seen: ``(B, L)`` int64, what each user has had, 0 = padding.
+
+        Returns:
+            ``(B, 2 W)`` int64, for each weighing a column of each protocol.
+        """
+        tried = len(self.weights)
+        repeated = targets.repeat(tried), seen.repeat(tried, 1)
+        ranks = ranks_of_scores(self, len(self.rare), *repeated, chunk_items=CHUNK_ITEMS)
+        return ranks.view(tried, len(targets), 2).transpose(0, 1).flatten(1)
+
+
+def best_weighing(ranks: np.ndarray) -> tuple[int, np.ndarray]:
+    """Picks the weighing of the highest NDCG@10, the mean of both protocols.
+
+    Args:
+        ranks: ``(users, 2 W)`` int64, as :meth:`WeighedScores.ranks` makes them.
+
+    Returns:
+        Its place, of equal ones the first, and the ranks ``(users, 2)`` under it.
+    """
+    by_weighing = ranks.reshape(len(ranks), -1, 2)
+    place = int(ndcg_at(10, by_weighing).mean((0, 2)).argmax())
+    return place, by_weighing[:, place]

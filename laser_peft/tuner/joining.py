@@ -74,6 +74,11 @@ def join(
     )
 
 
+def pack(text: Tensor, attention_mask: Tensor) -> JoinedTokens:
+    """Moves the real tokens of each row of ``(B, T, D)`` to its beginning; see :func:`join`."""
+    return join(text[:, :0], text, text[0, :0], attention_mask)
+
+
 def place(values: Tensor, joined: JoinedTokens, filling: int) -> Tensor:
     """Moves a value of each text token to where the token stands now.
 

@@ -22,7 +22,7 @@ from .base_model import (
     real_tokens,
 )
 from .beginnings import can_share, read_beginnings
-from .joining import join, read
+from .joining import join, pack, read
 from .layer import ActiveAdapter
 
 
@@ -121,8 +121,7 @@ def _after_shared_texts(
     if texts.ending is not None:
         ending = embed(lm, texts.ending[None], None).to(text)
         parts.insert(0, ending.expand(num_users, -1, -1))
-    none = text.new_zeros(len(text), 0, text.size(-1))
-    packed = join(none, text, none[0], texts.is_real).inputs_embeds
+    packed = pack(text, texts.is_real).inputs_embeds
     states = read_beginnings(lm, packed, rows, lengths, torch.cat(parts, 1))
     return states[:, states.size(1) - len(suffix) :].contiguous()
 
@@ -153,8 +152,7 @@ def text_states(
         the order of the tokens. The embeddings keep words that a small LM's last layer has lost.
     """
     text = embed(lm, input_ids, None)
-    none = text.new_zeros(len(text), 0, text.size(-1))
-    joined = join(none, text, none[0], real_tokens(text, attention_mask))
+    joined = pack(text, real_tokens(text, attention_mask))
     extra = inputs_beside_embeddings(lm, input_ids, joined)
     hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
     last = read(hidden, joined.text_positions)
