@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 # Of the states' standard deviation: kernels differ by rounding, a mask that is not obeyed by more.
 TOLERANCE, TOLERANCE_IN_HALF_PRECISION = 0.01, 0.2
-_OBEYS: WeakKeyDictionary[PreTrainedModel, tuple[str | None, bool]] = WeakKeyDictionary()
+# By model: how it was when it was tried, and whether it read alike.
+_OBEYS: WeakKeyDictionary[PreTrainedModel, tuple[tuple[object, ...], bool]] = WeakKeyDictionary()
 
 
 def read_beginnings(
@@ -78,6 +79,9 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
     Args:
         lm: the language model.
         num_tokens: of the longest text with its virtual tokens.
+
+    Raises:
+        RuntimeError: if the memory does not suffice to try it.
     """
     if torch.compiler.is_compiling():
         return False  # how many users share a text is no constant of a graph
@@ -91,10 +95,12 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return False
+    embeddings = lm.get_input_embeddings()
     attention = getattr(config, "_attn_implementation", None)
+    kernels = attention, embeddings.weight.dtype, device_of(embeddings).type
     known = _OBEYS.get(lm)
-    if known is None or known[0] != attention:
-        known = _OBEYS[lm] = attention, _reads_alike(lm)
+    if known is None or known[0] != kernels:
+        known = _OBEYS[lm] = kernels, _reads_alike(lm)
         if not known[1]:
             logger.info("%s reads every beginning of a text by itself", type(lm).__name__)
     return known[1]
@@ -122,11 +128,21 @@ def _reads_alike(lm: PreTrainedModel) -> bool:
         try:
             shared = read_beginnings(lm, text[None], torch.zeros_like(lengths), lengths, tokens)
         except Exception as error:  # of any kind: whatever a foreign forward makes of such a mask
+            if _is_of_memory(error):
+                raise
             logger.info("%s cannot share a text: %s", type(lm).__name__, error)
             return False
     is_exact = torch.finfo(alone.dtype).eps < torch.finfo(torch.float16).eps
     tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
     return bool((shared - alone).abs().max() <= tolerance * alone.float().std())
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Tells a lack of memory, of which the CPU's allocator has no class, from other errors."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "not enough memory" in said)
+    )
 
 
 def _places_among(rows: Tensor, num_texts: int) -> Tensor:

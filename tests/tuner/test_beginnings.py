@@ -13,7 +13,7 @@ from transformers import (
     MistralConfig,
 )
 
-from laser_peft.tuner import reading
+from laser_peft.tuner import beginnings, reading
 from laser_peft.tuner.beginnings import can_share, read_beginnings
 
 SIZES = dict(
@@ -109,6 +109,35 @@ def test_a_model_that_learns_or_forgets_is_not_shared():
 
 def test_half_precision_shares_too():
     assert can_share(llama(dtype=torch.bfloat16), 13)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 7 bytes"),
+        RuntimeError("HIP out of memory"),
+    ],
+)
+def test_too_little_memory_says_nothing_about_a_model(monkeypatch, error):
+    lm = llama()
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beginnings, "read_beginnings", fail)
+        with pytest.raises(type(error), match="memory"):
+            can_share(lm, 13)
+    assert can_share(lm, 13)
+
+
+def test_a_model_is_tried_anew_in_another_precision(monkeypatch):
+    lm, answers = llama(), iter([True, False])
+    monkeypatch.setattr(beginnings, "_reads_alike", lambda _: next(answers))
+    assert can_share(lm, 13)
+    assert can_share(lm, 13)
+    assert not can_share(lm.to(torch.bfloat16), 13)
 
 
 def rows_of(batch, rows):
