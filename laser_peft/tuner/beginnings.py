@@ -9,10 +9,11 @@ Each user's virtual tokens are a block that sees its own beginning of the text a
 """
 
 import logging
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from laser_peft.eval_mode import in_eval_mode
@@ -78,7 +79,8 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
 
     Args:
         lm: the language model.
-        num_tokens: of the longest text with its virtual tokens.
+        num_tokens: of the longest text with the virtual tokens of all its users: T + K V. Some
+            mask by a token's place among all that is remembered.
 
     Raises:
         RuntimeError: if the memory does not suffice to try it.
@@ -91,7 +93,8 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
     # Checkpointed layers run without a memory.
     keeps_nothing = any(getattr(part, "gradient_checkpointing", False) for part in lm.modules())
     looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
-    if backbone is lm or looks_up_ids or keeps_nothing or min(windows) < num_tokens:
+    rooms = [*windows, *_sizes_of_masks(backbone)]
+    if backbone is lm or looks_up_ids or keeps_nothing or min(rooms) < num_tokens:
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return False
@@ -104,6 +107,13 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
         if not known[1]:
             logger.info("%s reads every beginning of a text by itself", type(lm).__name__)
     return known[1]
+
+
+def _sizes_of_masks(backbone: nn.Module) -> Iterator[int]:
+    """Gives for how many tokens there are masks that a model keeps, as GPT-Neo does."""
+    for buffer in backbone.buffers():
+        if buffer.dtype == torch.bool and buffer.ndim == 4:
+            yield buffer.size(-1)
 
 
 @torch.no_grad()

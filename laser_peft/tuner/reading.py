@@ -50,6 +50,13 @@ class UserTexts(NamedTuple):
         """How many users n there are."""
         return len(self.embedded if self.rows is None else self.rows)
 
+    @property
+    def most_users_of_one(self) -> int:
+        """How many users K the text with the most of them has; 1 in a compiled graph."""
+        if self.rows is None or torch.compiler.is_compiling():
+            return 1
+        return int(self.rows.bincount().max())
+
     def one_each(self, lm: PreTrainedModel) -> "UserTexts":
         """Gives each user a text of its own, with the ending."""
         if self.rows is None or self.lengths is None:
@@ -95,10 +102,11 @@ def user_states(
     num_text = texts.embedded.size(1) + num_ending
     check_length(lm, num_prefix=prefix.size(1), num_text=num_text, num_suffix=len(suffix))
     text_first = active.config.layout == "text_first"
-    total = num_text + prefix.size(1) + len(suffix)
     # A text that needs gradients itself, as where inputs are explained, is read with them.
     shares = text_first and not texts.embedded.requires_grad
-    if shares and (torch.is_grad_enabled() or texts.rows is not None) and can_share(lm, total):
+    shares = shares and (torch.is_grad_enabled() or texts.rows is not None)
+    behind = num_ending + prefix.size(1) + len(suffix)
+    if shares and can_share(lm, texts.embedded.size(1) + texts.most_users_of_one * behind):
         return _after_shared_texts(lm, texts, prefix, suffix)
     texts = texts.one_each(lm)
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from adapters import adapter_of, make_batch, make_model, padded
-from conftest import NUM_ITEMS
+from conftest import NUM_ITEMS, VOCABULARY
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -37,6 +38,17 @@ def llama(**options):
 def gpt2(**options):
     config = GPT2Config(vocab_size=60, n_embd=D, n_layer=2, n_head=2, n_positions=64)
     return make_lm(config, **options)
+
+
+def gpt_neo(**fields):
+    """It masks by a token's place among all that is remembered, in a table of fixed size."""
+    kinds = [[[fields.pop("kind", "local")], 2]]
+    config = GPTNeoConfig(
+        **dict(vocab_size=VOCABULARY, hidden_size=D, num_layers=2, num_heads=2),
+        attention_types=kinds,
+        **dict(max_position_embeddings=64, window_size=64) | fields,
+    )
+    return make_lm(config, "eager")
 
 
 def alone(lm, text, rows, lengths, tokens):
@@ -164,10 +176,8 @@ def one_text_each(batch):
     return {"input_ids": padded_ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("layout", ["text_first", "prefix_first"])
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_users_who_share_texts_equal_users_with_a_text_each(lm, encoder_folder, layout, side):
-    model, batch = make_model(lm, encoder_folder, layout=layout), make_batch()
+def equal_users_with_a_text_each(model, side="right"):
+    batch = make_batch()
     users = {name: batch[name][BEGINNINGS["text_rows"]] for name in ("history", "history_mask")}
     users["history_mask"] = users["history_mask"].clone()
     users["history_mask"][0, 3:] = 0
@@ -186,6 +196,22 @@ def test_users_who_share_texts_equal_users_with_a_text_each(lm, encoder_folder, 
     assert learnt.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(learnt[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("layout", ["text_first", "prefix_first"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_users_who_share_texts_equal_users_with_a_text_each(lm, encoder_folder, layout, side):
+    equal_users_with_a_text_each(make_model(lm, encoder_folder, layout=layout), side)
+
+
+@pytest.mark.parametrize("room", [18, 25, 26])
+@pytest.mark.parametrize("fields", [{"kind": "local"}, {"kind": "global"}])
+def test_a_model_that_masks_by_place_counts_the_tokens_of_all_users(encoder_folder, fields, room):
+    # 7 tokens and 3 pads of a text; 2 of the ending and 6 virtual ones of each of its two users.
+    name = "window_size" if fields["kind"] == "local" else "max_position_embeddings"
+    lm = gpt_neo(**fields, **{name: room})
+    assert can_share(lm, 10 + 2 * (2 + 6)) == (room == 26)
+    equal_users_with_a_text_each(make_model(lm, encoder_folder))
 
 
 def test_training_reads_no_text_with_gradients(llama, encoder_folder, monkeypatch):
