@@ -246,6 +246,17 @@ def _check_beginnings(inputs: RecommendationInputs, text: Tensor | None) -> None
             f"text_lengths must lie in 0..{text.size(1)}, the tokens of a text, got "
             f"{int(lengths.min())}..{int(lengths.max())}"
         )
+    mask = inputs.attention_mask
+    if mask is None or mask.shape != text.shape[:2] or mask.device.type != "cpu":
+        return
+    real = mask.bool().sum(1)[rows]
+    if (lengths > real).any():
+        user = int((lengths > real).nonzero()[0])
+        raise ValueError(
+            "text_lengths must be at most the real tokens of the text, for pads cannot be read: "
+            f"text {int(rows[user])} has {int(real[user])}, and a user of it has "
+            f"{int(lengths[user])}; count no pads"
+        )
 
 
 def _check_negatives(inputs: RecommendationInputs) -> None:

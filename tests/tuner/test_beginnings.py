@@ -254,3 +254,15 @@ def test_wrong_beginnings_are_refused(llama, encoder_folder, wrong, message):
     batch["history_mask"] = batch["history"] != 0
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
         model(**batch | BEGINNINGS | wrong, labels=LABELS)
+
+
+def test_a_beginning_beyond_the_real_tokens_is_refused(llama, encoder_folder):
+    model, batch = make_model(llama, encoder_folder), make_batch()
+    batch["attention_mask"][1, 2:] = 0
+    users = rows_of({"history": batch["history"]}, BEGINNINGS["text_rows"])
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    message = "text_lengths must be at most .* text 1 has 2, and a user of it has 7; count no pad"
+    with pytest.raises(ValueError, match=message):
+        model(**texts | users | BEGINNINGS)
+    within = BEGINNINGS | {"text_lengths": torch.tensor([2, 7, 2, 3, 1])}
+    assert model(**texts | users | within).user_vectors.isfinite().all()
