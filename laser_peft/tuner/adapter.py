@@ -4,6 +4,8 @@ Axes: B users, P prefix tokens, S suffix tokens, D width of the LM's embeddings,
 last hidden states, R recommendation width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -128,6 +130,13 @@ class BiTuningAdapter(nn.Module):
         if fused:
             text = 0.0 if config.collaborative_skip and config.init_weights else 1.0
             self.register_buffer("view_weights", torch.tensor([1.0, text, 1.0, 1.0]))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}view_weights")
+        if saved is not None and len(saved) == 3:
+            # Saved when the correction had no weight of its own: it counted one.
+            state_dict[f"{prefix}view_weights"] = torch.cat([saved, saved.new_ones(1)])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def prefix_for(self, states: Tensor, mask: Tensor) -> MFormerOutput:
         """Gives each user's prefix tokens.

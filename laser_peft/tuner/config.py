@@ -160,6 +160,8 @@ class BiTuningConfig(PeftConfig):
         """
         super().__post_init__()
         self.peft_type = peft_type()
+        if self.layout is None and self._is_of_a_saved_adapter:
+            self.layout = "prefix_first"  # the only one there was when it was saved
         self._check_values()
         self._check_that_values_fit_together()
 
@@ -169,6 +171,12 @@ class BiTuningConfig(PeftConfig):
         return (
             self.collaborative_encoder is not None or self.collaborative_encoder_config is not None
         )
+
+    @property
+    def _is_of_a_saved_adapter(self) -> bool:
+        """Whether it says what only a file does, where all that was left out is filled in."""
+        filled_in = (self.collaborative_dim, self.recommendation_dim, self.temperature)
+        return self.inference_mode and None not in filled_in
 
     @property
     def experts(self) -> tuple[int, int]:
