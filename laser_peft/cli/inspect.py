@@ -91,11 +91,12 @@ def _print_parts(loaded: LaserRecommender) -> None:
     if weights is None:
         console.print("Item vectors are of one kind; there are no view weights.")
     else:
+        has_reader = loaded.model.peft_config[loaded.model.active_adapter].has_text_skip
+        adds = "; within the texts' part, what the language model adds to their reader counts"
         console.print(
             f"In the scores the IDs count {weights.collaborative:.3g} and the texts "
-            f"{weights.text:.3g}, those of new items {weights.text * (1 + weights.rarity):.3g}; "
-            "within the texts' part, what the language model adds to their reader counts "
-            f"{weights.correction:.3g}."
+            f"{weights.text:.3g}, those of new items {weights.text * (1 + weights.rarity):.3g}"
+            + (f"{adds} {weights.correction:.3g}." if has_reader else ".")
         )
 
 

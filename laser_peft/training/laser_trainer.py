@@ -35,7 +35,8 @@ class LaserTrainer(RankingTrainer):
         args: as :func:`ranking_arguments` makes them.
         num_negatives: 0 for a softmax over the whole catalogue; else over the next item and so
             many others, drawn uniformly for every step.
-        **kwargs: of transformers' Trainer, but for the collator and what computes metrics.
+        **kwargs: of transformers' Trainer, but for what computes metrics; without a
+            ``data_collator`` it is ``PaddingCollator``.
     """
 
     def __init__(

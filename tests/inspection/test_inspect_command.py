@@ -3,12 +3,36 @@
 import sys
 
 import pytest
+import torch
 from conftest import run_command
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from laser_peft import BiTuningConfig, LaserRecommender
+from laser_peft.data import Catalogue
 
 
 @pytest.fixture
 def command(trained):
     return ["inspect", trained[0] / "recommender"]
+
+
+@pytest.fixture
+def saved_with(shop, encoder_folder, lm_folder, tokenizer, tmp_path):
+    """Saves an untrained recommender with these settings of its adapter; gives the folder."""
+
+    def saved_with(**settings):
+        llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+        config = BiTuningConfig(collaborative_encoder=encoder_folder, **settings)
+        model = get_peft_model(llm, config)
+        catalogue = Catalogue.read(shop / "items.jsonl")
+        if config.item_vectors == "fused":
+            texts = torch.randn(len(catalogue), config.item_text_dim)
+            model.base_model.set_item_text_vectors(texts)
+        LaserRecommender(model, tokenizer, catalogue).save_pretrained(tmp_path / "adapter")
+        return tmp_path / "adapter"
+
+    return saved_with
 
 
 def test_parts_are_printed(command):
@@ -57,24 +81,20 @@ def test_what_is_wrong_is_said(command, tmp_path, monkeypatch):
         ({"moe": "none"}, "no mixture of experts"),
     ],
 )
-def test_adapters_without_experts_say_so(
-    shop, encoder_folder, lm_folder, tokenizer, tmp_path, settings, said
-):
-    from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    from laser_peft import BiTuningConfig, LaserRecommender
-    from laser_peft.data import Catalogue
-
-    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
-    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=encoder_folder, **settings))
-    catalogue = Catalogue.read(shop / "items.jsonl")
-    LaserRecommender(model, tokenizer, catalogue).save_pretrained(tmp_path / "adapter")
+def test_adapters_without_experts_say_so(shop, saved_with, settings, said):
     log = ["--interactions", shop / "interactions.csv.gz"]
-    result = run_command("inspect", tmp_path / "adapter", "i1", *log)
+    result = run_command("inspect", saved_with(**settings), "i1", *log)
     assert result.exit_code == 0, result.output
     assert said in " ".join(result.output.split())
     assert "No router: the history chooses no experts." in result.output
+
+
+@pytest.mark.parametrize("text_skip", [True, False])
+def test_what_the_correction_counts_is_told_where_there_is_one(saved_with, text_skip):
+    folder = saved_with(item_vectors="fused", item_text_dim=7, text_skip=text_skip)
+    said = " ".join(run_command("inspect", folder).output.split())
+    assert "the IDs count 1 and the texts 0, those of new items 0" in said
+    assert ("what the language model adds to their reader counts 1." in said) == text_skip
 
 
 def test_a_dead_expert_is_warned_of(command, shop, monkeypatch):
