@@ -132,9 +132,15 @@ class BiTuningModel(BaseTuner):
         return ViewWeights(*self._view_weights().tolist())
 
     def set_view_weights(
-        self, collaborative: float, text: float, rarity: float = 1.0, correction: float = 1.0
+        self,
+        collaborative: float | None = None,
+        text: float | None = None,
+        rarity: float | None = None,
+        correction: float | None = None,
     ) -> None:
         """Sets them for every use but training, where each part counts one; saved with the adapter.
+
+        What is None stays as it is.
 
         The encoder has seen the events that the adapter learns from, so the parts are weighed on
         events that neither has seen (``LaserTrainer`` does).
@@ -150,7 +156,9 @@ class BiTuningModel(BaseTuner):
             ValueError: if the active adapter's item vectors are not fused, or a weight is negative
                 or no finite number.
         """
-        wanted = ViewWeights(collaborative, text, rarity, correction)
+        given = (collaborative, text, rarity, correction)
+        both = zip(given, self.view_weights, strict=True)
+        wanted = ViewWeights(*(before if weight is None else weight for weight, before in both))
         if not all(0 <= weight < float("inf") for weight in wanted):
             raise ValueError(f"view weights must be finite and not negative, got {wanted}")
         weights = self._view_weights()

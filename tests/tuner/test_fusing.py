@@ -164,6 +164,17 @@ def test_the_reader_sums_what_came_before_and_newer_items_count_more():
                 torch.testing.assert_close(actual[user, place], expected)
 
 
+def test_a_weight_that_is_not_given_stays(fused):
+    base = fused.base_model
+    base.set_view_weights(0.5, 0.25, 3.0, 0.0)
+    base.set_view_weights(1.0, 2.0)
+    assert base.view_weights == (1.0, 2.0, 3.0, 0.0)
+    base.set_view_weights(correction=0.5)
+    assert base.view_weights == (1.0, 2.0, 3.0, 0.5)
+    base.set_view_weights(text=0.0, rarity=1.0)
+    assert base.view_weights == (1.0, 0.0, 1.0, 0.5)
+
+
 def test_wrong_view_weights_are_refused(fused, lm, encoder_folder):
     with pytest.raises(ValueError, match="must be finite and not negative, got .*text=-1.0"):
         fused.base_model.set_view_weights(1.0, -1.0)
