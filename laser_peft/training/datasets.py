@@ -120,6 +120,12 @@ class PlacesDataset(Dataset):
     def __len__(self) -> int:
         return len(self.histories)
 
+    def longest(self) -> tuple[int, int]:
+        """Returns the tokens of the longest text and the most positions of one; 0 without any."""
+        places = [self.prompts.with_places(history[:-1]) for history in self.histories]
+        tokens = max((len(tokens) for tokens, _ in places), default=0)
+        return tokens, max((len(lengths) for _, lengths in places), default=0)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns a text of one shopper and, for K positions in it, what comes next.
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import is_compiled_module
 from peft import PeftModel
+from torch import nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from laser_peft.data import PromptBuilder, Split
@@ -210,7 +212,9 @@ def training_dataset(
     *,
     max_items: int,
 ) -> PlacesDataset | PromptDataset:
-    """Returns what an adapter learns from: shared texts where its layout has every use of them.
+    """Returns what an adapter learns from: texts that all positions share, where they can.
+
+    Elsewhere every position would be a row of its own in the batch of its history.
 
     Args:
         model: see :func:`train_laser`.
@@ -219,8 +223,15 @@ def training_dataset(
         settings: see there.
         max_items: see there.
     """
-    layout = model.peft_config[model.active_adapter].layout
-    if settings.every_prefix and layout == "text_first":
-        return PlacesDataset(split.train_histories, prompts, max_items=max_items)
+    if settings.every_prefix:
+        together = PlacesDataset(split.train_histories, prompts, max_items=max_items)
+        sizes, num_ending = together.longest(), len(prompts.ending)
+        if not _is_compiled(model) and model.can_share_texts(*sizes, num_ending=num_ending):
+            return together
     examples = split.training_examples(every_prefix=settings.every_prefix)
     return PromptDataset(examples, prompts, max_items=max_items)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Tells whether the model will run as a graph, in which no text is shared."""
+    return is_compiled_module(model) or model._compiled_call_impl is not None

@@ -21,7 +21,7 @@ from .encoder import load_encoder
 from .fusing import ViewWeights
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
-from .reading import text_states
+from .reading import shares_texts, text_states
 from .registration import PREFIX
 from .sizes import resolve
 
@@ -163,6 +163,20 @@ class BiTuningModel(BaseTuner):
             raise ValueError(f"view weights must be finite and not negative, got {wanted}")
         weights = self._view_weights()
         weights.copy_(weights.new_tensor(wanted))
+
+    def can_share_texts(self, num_tokens: int, num_users: int, *, num_ending: int = 0) -> bool:
+        """Tells whether users of a text (``text_rows``) are read on one reading of it.
+
+        Where not, as in prefix-first layout, behind a sliding window or with gradient
+        checkpointing, each is read with a text of its own: the same at a higher price.
+
+        Args:
+            num_tokens: of the longest text T.
+            num_users: the most users that one text has.
+            num_ending: tokens E that follow each beginning.
+        """
+        config = self._active.config
+        return shares_texts(self.model, config, num_tokens, num_ending, num_users)
 
     def rare_items(self) -> Tensor:
         """Tells how rare the encoder found each item: ``(N,)``, 1 if never seen, else less."""

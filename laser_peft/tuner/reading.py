@@ -22,6 +22,7 @@ from .base_model import (
     real_tokens,
 )
 from .beginnings import can_share, read_beginnings
+from .config import BiTuningConfig
 from .joining import join, pack, read
 from .layer import ActiveAdapter
 
@@ -98,23 +99,39 @@ def user_states(
     """
     reading = active.config.suffix_reading
     suffix = _suffix(lm, active, texts.embedded)
+    num_tokens = texts.embedded.size(1)
     num_ending = 0 if texts.ending is None else len(texts.ending)
-    num_text = texts.embedded.size(1) + num_ending
+    num_text = num_tokens + num_ending
     check_length(lm, num_prefix=prefix.size(1), num_text=num_text, num_suffix=len(suffix))
-    text_first = active.config.layout == "text_first"
     # A text that needs gradients itself, as where inputs are explained, is read with them.
-    shares = text_first and not texts.embedded.requires_grad
-    shares = shares and (torch.is_grad_enabled() or texts.rows is not None)
-    behind = num_ending + prefix.size(1) + len(suffix)
-    if shares and can_share(lm, texts.embedded.size(1) + texts.most_users_of_one * behind):
-        return _after_shared_texts(lm, texts, prefix, suffix)
+    may_share = not texts.embedded.requires_grad
+    if may_share and (torch.is_grad_enabled() or texts.rows is not None):
+        if shares_texts(lm, active.config, num_tokens, num_ending, texts.most_users_of_one):
+            return _after_shared_texts(lm, texts, prefix, suffix)
     texts = texts.one_each(lm)
+    text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
     hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
     if reading == "mean":
         return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
     return read(hidden, joined.suffix_positions)
+
+
+def shares_texts(
+    lm: PreTrainedModel, config: BiTuningConfig, num_tokens: int, num_ending: int, num_users: int
+) -> bool:
+    """Tells whether all users of a text are read on one reading of it.
+
+    Args:
+        lm: the language model.
+        config: of the adapter, resolved.
+        num_tokens: T of the text.
+        num_ending: E of the ending.
+        num_users: the most that one text has.
+    """
+    behind = num_ending + config.num_prefix_tokens + max(config.num_suffix_tokens, 1)
+    return config.layout == "text_first" and can_share(lm, num_tokens + num_users * behind)
 
 
 def _after_shared_texts(

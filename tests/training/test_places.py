@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from conftest import NUM_ITEMS
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from laser_peft import BiTuningConfig
 from laser_peft.data import PaddingCollator, PromptBuilder, PromptTemplate
@@ -94,6 +94,7 @@ def test_no_position_tells_what_follows_it(split, long_prompts):
             assert label not in items or (items == label).sum() < len(items)
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_.+able. is deprecated")
 def test_texts_are_shared_only_where_the_layout_lets_them(model_of, split, prompts):
     every = LaserSettings(every_prefix=True)
 
@@ -103,3 +104,30 @@ def test_texts_are_shared_only_where_the_layout_lets_them(model_of, split, promp
     assert isinstance(dataset(model_of(), every), PlacesDataset)
     assert isinstance(dataset(model_of(layout="prefix_first"), every), PromptDataset)
     assert isinstance(dataset(model_of(), LaserSettings(every_prefix=False)), PromptDataset)
+    checkpointed = model_of()
+    checkpointed.base_model.model.gradient_checkpointing_enable()
+    compiled = model_of()
+    compiled.compile(backend="eager")
+    one_by_one = len(split.training_examples(every_prefix=True))
+    for model in (checkpointed, compiled, torch.compile(model_of(), backend="eager")):
+        examples = dataset(model, every)
+        assert isinstance(examples, PromptDataset)
+        assert len(examples) == one_by_one
+
+
+def test_a_window_must_hold_the_tokens_of_all_users_of_a_text(encoder_folder, split, prompts):
+    every = LaserSettings(every_prefix=True)
+    rows = list(PlacesDataset(split.train_histories, prompts, max_items=50))
+    longest = max(len(row["input_ids"]) for row in rows)
+    most = max(len(row["labels"]) for row in rows)
+    needed = longest + most * (len(prompts.ending) + 3 + 1)
+    kinds = []
+    for window in (needed - 1, needed):
+        sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1)
+        heads = dict(num_attention_heads=2, num_key_value_heads=1)
+        config = MistralConfig(vocab_size=300, sliding_window=window, **sizes, **heads)
+        lm = AutoModelForCausalLM.from_config(config).eval()
+        adapter = BiTuningConfig(collaborative_encoder=encoder_folder, num_prefix_tokens=3)
+        model = get_peft_model(lm, adapter)
+        kinds.append(type(training_dataset(model, split, prompts, every, max_items=50)))
+    assert kinds == [PromptDataset, PlacesDataset]
