@@ -98,7 +98,11 @@ class BestCheckpointHere(TrainerCallback):
 
 
 class RankingTrainer(Trainer):
-    """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol."""
+    """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
+
+    The model is after each training, evaluation and prediction as it was before, without what
+    mixed precision puts around it.
+    """
 
     # Our losses are means; Trainer would otherwise take them for sums under accumulation.
     loss_is_scaled_for_ga = False
@@ -146,7 +150,7 @@ class RankingTrainer(Trainer):
         return ranks_of_targets(output.user_vectors, item_vectors, targets, seen)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Trains, then takes off the mixed-precision wrapper that Accelerate leaves on a model.
+        """Trains, and leaves the model ready for use.
 
         Args:
             resume_from_checkpoint: a checkpoint folder to go on from. Where training had stopped
@@ -156,8 +160,15 @@ class RankingTrainer(Trainer):
         if resume_from_checkpoint is not None:
             self._stay_stopped(Path(resume_from_checkpoint))
         output = super().train(resume_from_checkpoint, **kwargs)
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self._take_off_mixed_precision()
         self.model.eval()
+        return output
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates or predicts, as transformers' Trainer does."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if not self.is_in_train:
+            self._take_off_mixed_precision()
         return output
 
     def rank(self, dataset: Dataset) -> np.ndarray:
@@ -171,6 +182,13 @@ class RankingTrainer(Trainer):
         ranks = np.empty_like(predictions)
         ranks[ordered.indices] = predictions
         return ranks
+
+    def _take_off_mixed_precision(self) -> None:
+        """Takes off what Accelerate leaves on a model; the next use puts it on again."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # Without these it would pass for wrapped.
+        self.model.__dict__.pop("_is_accelerate_prepared", None)
+        self.accelerator._models.clear()
 
     def _stay_stopped(self, checkpoint: Path) -> None:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

@@ -18,6 +18,8 @@ from laser_peft.training import (
     train_laser,
     train_sasrec,
 )
+from laser_peft.training.ranking_trainer import ranking_arguments
+from laser_peft.training.sasrec import sasrec_trainer
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,46 @@ def test_training_ends_at_the_best_step_not_the_last(model, split, prompts, tmp_
     assert len(saved) >= 2
     assert all(torch.equal(weights[name], value) for name, value in saved[0].items())
     assert not all(torch.equal(weights[name], value) for name, value in saved[-1].items())
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_mixed_precision_leaves_the_model_as_it_was(model, split, prompts, tmp_path, epochs):
+    settings = LaserSettings(epochs=epochs, batch_size=8, evaluations_per_epoch=1, bf16=True)
+    train_laser(model, split, prompts, tmp_path, settings, max_items=50)
+    assert model.forward.__func__ is type(model).forward
+
+
+def test_mixed_precision_is_there_whenever_it_was_asked_for(model, split, prompts, tmp_path):
+    """A second trainer of a model, and a second evaluation of a trainer, compute as the first."""
+    seen = []
+    adapter = model.base_model.layer.bituning_adapters["default"]
+    adapter.m_former.register_forward_pre_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+    )
+    few = type(split)(split.train_histories[:8], split.validation[:3], split.test[:3])
+    settings = LaserSettings(epochs=1, batch_size=8, evaluations_per_epoch=1, bf16=True)
+    for name in ("first", "second"):
+        seen.clear()
+        train_laser(model, few, prompts, tmp_path / name, settings, max_items=50)
+        assert {autocast for autocast, _ in seen} == {True}
+        assert {learns for _, learns in seen} == {True, False}
+    data = PromptDataset(few.test, prompts, max_items=50, ranked=True)
+    trainer = RankingTrainer(model, ranking_arguments(tmp_path, bf16=True), eval_dataset=data)
+    for evaluate in (trainer.evaluate, trainer.evaluate, lambda: trainer.predict(data)):
+        seen.clear()
+        evaluate()
+        assert {autocast for autocast, _ in seen} == {True}
+        assert model.forward.__func__ is type(model).forward
+
+
+def test_sasrec_is_left_as_it_was_too(split, tmp_path):
+    sasrec = SASRecModel(SASRecConfig(num_items=23, hidden_size=8))
+    settings = SASRecSettings(hidden_size=8, epochs=1)
+    trainer = sasrec_trainer(sasrec, split, 23, tmp_path, settings, max_items=50, bf16=True)
+    trainer.train()
+    assert sasrec.forward.__func__ is SASRecModel.forward
+    trainer.evaluate()
+    assert sasrec.forward.__func__ is SASRecModel.forward
 
 
 def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypatch):
