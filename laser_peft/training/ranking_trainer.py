@@ -5,6 +5,7 @@ and, with ``labels``, a ``loss`` that is a mean.
 """
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ class BestCheckpointHere(TrainerCallback):
 class RankingTrainer(Trainer):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
 
-    The model is after each training, evaluation and prediction as it was before, without what
-    mixed precision puts around it.
+    A process uses one GPU, and the model is after each training, evaluation and prediction as it
+    was before, without what mixed precision puts around it.
     """
 
     # Our losses are means; Trainer would otherwise take them for sums under accumulation.
@@ -114,6 +115,7 @@ class RankingTrainer(Trainer):
             **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
         )
         self.model_accepts_loss_kwargs = False
+        self._use_one_gpu()
         self.add_callback(BestCheckpointHere())
         self.add_callback(EpochOrder())
         if self.pop_callback(ProgressCallback) is not None:
@@ -189,6 +191,18 @@ class RankingTrainer(Trainer):
         # Without these it would pass for wrapped.
         self.model.__dict__.pop("_is_accelerate_prepared", None)
         self.accelerator._models.clear()
+
+    def _use_one_gpu(self) -> None:
+        """Keeps transformers from splitting batches: not all their tensors have a row a user."""
+        if self.args.n_gpu > 1:
+            warnings.warn(
+                f"one of {self.args.n_gpu} GPUs is used: a batch is not split within a process; to "
+                "use all, start a process for each with `accelerate launch`, as example 3 does, "
+                "and to hide this set CUDA_VISIBLE_DEVICES to one",
+                stacklevel=4,
+            )
+            self.args._n_gpu = 1
+            self._train_batch_size = self.args.train_batch_size
 
     def _stay_stopped(self, checkpoint: Path) -> None:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

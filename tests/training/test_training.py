@@ -201,6 +201,16 @@ def test_sasrec_is_left_as_it_was_too(split, tmp_path):
     assert sasrec.forward.__func__ is SASRecModel.forward
 
 
+def test_several_gpus_of_one_process_are_left_alone_but_for_one(model, tmp_path):
+    args = ranking_arguments(tmp_path, per_device_train_batch_size=7)
+    args._n_gpu = 2  # as on a machine with two
+    with pytest.warns(UserWarning, match="one of 2 GPUs .* example 3"):
+        trainer = RankingTrainer(model, args)
+    assert trainer.args.n_gpu == 1
+    assert trainer.get_total_train_batch_size(trainer.args) == 7
+    assert not isinstance(trainer._wrap_model(model), torch.nn.DataParallel)
+
+
 def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypatch):
     calls = []
     forward = type(model.base_model).forward
