@@ -104,6 +104,10 @@ class PromptDataset(Dataset):
 class PlacesDataset(Dataset):
     """Whole histories to train a Bi-Tuning model with, every position of each at once.
 
+    An example is a history, so a batch of so many has more positions. Of a history that is longer
+    than a prompt only the positions of the newest items that fit are learnt from; one by one
+    (``PromptDataset``) the early ones would be too.
+
     Args:
         histories: dense ids, oldest first; those with fewer than two items teach nothing.
         prompts: says a history in tokens.

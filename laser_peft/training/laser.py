@@ -40,8 +40,10 @@ class LaserSettings:
             reader learns by itself from every position of all histories (:func:`train_reading`);
             in the second it stays as it is. None: 8, or as many as make 640 steps where users are
             few; 0: no such phase, it learns along with the adapter.
-        every_prefix: one example for every item that follows another; else one a user.
-        batch_size: examples a step.
+        every_prefix: one example for every item that follows another; else one a user. Where
+            positions share a text (:func:`training_dataset`) those of a history are one example,
+            and of histories longer than a prompt the early ones are left out.
+        batch_size: examples a step; histories, with all their positions, where these share a text.
         learning_rate: of AdamW at its highest; warms up over 5 % of the steps, then falls
             linearly to zero.
         weight_decay: of AdamW.
