@@ -10,15 +10,17 @@ import pytest
 import torch
 from conftest import run_command, train_arguments
 from torch import nn
+from transformers import AutoTokenizer, LlamaModel
 
 from laser_peft import BiTuningConfig, pipeline
-from laser_peft.data import Catalogue, LogSource
+from laser_peft.data import Catalogue, LogSource, PromptBuilder
 from laser_peft.estimates import Estimate, StageEstimate, estimate_encoder_run
 from laser_peft.estimates.adapter import (
     AdapterPlan,
     _epochs_left,
     _new_model,
     _texts_seconds,
+    estimate_adapter,
     padded_length,
 )
 from laser_peft.estimates.measuring import measure, random_state_kept
@@ -223,6 +225,37 @@ def test_what_is_left_of_the_text_reader_counts(shop, lm_folder, encoder_folder)
         assert _texts_seconds(model, plan, split, phases, {"laser-phase-1": 1000}) == 0
         assert _texts_seconds(model, plan, split, phases, {"laser": 1}) == 0
         assert _texts_seconds(model, plan, split, phases[1:], {}) == 0
+
+
+@pytest.mark.parametrize("item_vectors", ["fused", "collaborative"])
+def test_without_epochs_a_prompt_counts_only_where_it_is_read(
+    shop, lm_folder, encoder_folder, monkeypatch, item_vectors
+):
+    catalogue = Catalogue.read(shop / "items.jsonl")
+    experiment = Experiment.read(LogSource(shop / "interactions.csv.gz"), catalogue)
+    tokenizer = AutoTokenizer.from_pretrained(lm_folder)
+    plan = AdapterPlan(
+        llm=lm_folder,
+        dtype="float32",
+        adapter=BiTuningConfig(item_vectors=item_vectors, collaborative_encoder=encoder_folder),
+        encoder=encoder_folder,
+        sasrec=SASRecSettings(),
+        laser=LaserSettings(epochs=0, reading_epochs=2),
+        max_items=50,
+    )
+    reads, learns = [], []
+    forward = LlamaModel.forward
+    monkeypatch.setattr(
+        LlamaModel, "forward", lambda *args, **kw: reads.append(1) or forward(*args, **kw)
+    )
+    monkeypatch.setattr("laser_peft.estimates.adapter._Learning", learns.append)
+    prompts = PromptBuilder(tokenizer, catalogue, max_tokens=200)
+    stage = estimate_adapter(plan, experiment.split, prompts, len(catalogue))
+    assert bool(reads) == (item_vectors == "collaborative")
+    assert not learns
+    assert stage.work == ("0 epochs; no prompt is read" if not reads else "0 epochs")
+    assert (stage.training_seconds > 0) == (item_vectors == "fused")
+    assert stage.validations == 1
 
 
 def test_a_finished_run_has_nothing_left(trained, shop, lm_folder):

@@ -24,7 +24,7 @@ from laser_peft.training.ranking_trainer import with_negatives
 from laser_peft.training.reading import BATCH_SIZE as READING_BATCH_SIZE
 from laser_peft.tuner import BiTuningConfig
 
-from .measuring import measure, random_state_kept
+from .measuring import Measured, measure, random_state_kept
 from .memory import device_of_training, held_bytes, process_bytes
 from .reading import seconds_of_a_step
 from .words import StageEstimate, say_count
@@ -92,13 +92,20 @@ def estimate_adapter(
         testing = _Users(tested, collate, virtual)
         size = min(settings.batch_size, len(examples))
         texts_seconds = _texts_seconds(model, plan, split, every_phase, done_steps or {})
-        step = measure(_Learning(model, learning, settings), size, model)
+        step = Measured(0.0, 0.0)
+        if epochs:
+            step = measure(_Learning(model, learning, settings), size, model)
+        else:
+            model.requires_grad_(False)
+            if plan.adapter.has_text_skip:  # what has learnt nothing is not read
+                model.set_view_weights(correction=0.0)
         ranked = min(RANKED_AT_ONCE, len(split.test))
         ranking = measure(_Ranking(model, testing, bf16=settings.bf16), ranked, model)
         kept = (
             step.step_bytes * learning.longest / learning.positions
         )  # batches of long ones are worst
         memory = held + held_bytes(model) + kept
+        reads = model.base_model.layer.active.counts_correction
     every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
     # The last is at the end.
     validations = left * math.ceil(epochs * steps_an_epoch / every) if epochs else 1.0
@@ -106,11 +113,16 @@ def estimate_adapter(
     # Items are read as users are, but for the length of their prompts.
     share = (_mean_item_prompt(prompts, num_items) + virtual) / testing.positions
     reading = num_items * share * ranking.seconds / ranked
-    tokens_a_second = size * learning.tokens / step.seconds
+    work = "0 epochs" if reads else "0 epochs; no prompt is read"
+    if epochs:
+        tokens_a_second = size * learning.tokens / step.seconds
+        work = (
+            f"{say_count(len(examples), 'example')} x {say_count(epochs, 'epoch')}, "
+            f"{learning.tokens:.0f} tokens each; {tokens_a_second:,.0f} tokens/s measured"
+        )
     return StageEstimate(
         name="adapter",
-        work=f"{say_count(len(examples), 'example')} x {say_count(epochs, 'epoch')}, "
-        f"{learning.tokens:.0f} tokens each; {tokens_a_second:,.0f} tokens/s measured",
+        work=work,
         training_seconds=texts_seconds
         + epochs_left * len(examples) * step.seconds / size
         + math.ceil(max(epochs_left - settings.epochs, 0.0)) * reading,
