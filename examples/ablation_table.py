@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from laser_peft.evaluation import PROTOCOLS, Evaluation, compare_over_seeds
 from laser_peft.runs import seconds_of
+from laser_peft.training import LaserSettings
 
 ENCODER = "encoder alone"
 METRICS = ("hr@10", "ndcg@10")
@@ -115,13 +116,21 @@ def _size(folders: Mapping[int, Path]) -> dict[str, Any]:
 
 
 def trainable_parameters(run: Path) -> int:
-    """Counts what the adapter of a run has learnt: not its encoder, nor tables of vectors."""
+    """Counts what the adapter of a run has learnt: not its encoder, nor tables of vectors.
+
+    Without epochs of its own, that is the text reader alone.
+    """
+    settings = json.loads((run / "run.json").read_text("utf-8"))["settings"]
+    laser = LaserSettings(**settings["laser"])
+    learns = laser.epochs or laser.item_epochs_of(settings["adapter"].get("item_vectors", ""))
+    learnt = "" if learns else "text_reader."
     count = 0
     file = run / "recommender" / "adapter_model.safetensors"
     with safe_open(file, "pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
             _, of_adapter, part = name.partition(".bituning_adapters.")
-            if of_adapter and not part.startswith(("items.", "view_weights")):
+            is_table = part.startswith(("items.", "view_weights"))
+            if of_adapter and not is_table and part.startswith(learnt):
                 count += math.prod(tensors.get_slice(name).get_shape())
     return count
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -206,6 +207,18 @@ def test_trainable_parameters_are_those_of_the_adapter(scripts, ablated):
         layer = LaserRecommender.from_pretrained(run / "recommender").model.base_model.layer
         learnt = layer.bituning_adapters["default"].parameters()
         assert scripts.ablation_table.trainable_parameters(run) == sum(p.numel() for p in learnt)
+
+
+def test_without_epochs_the_text_reader_alone_has_learnt(scripts, ablated, tmp_path):
+    run = ablated[0] / "out" / "full" / "seed-0"
+    shutil.copytree(run / "recommender", tmp_path / "recommender")
+    told = json.loads((run / "run.json").read_text())
+    told["settings"]["laser"]["epochs"] = 0
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    layer = LaserRecommender.from_pretrained(run / "recommender").model.base_model.layer
+    reader = layer.bituning_adapters["default"].text_reader.parameters()
+    count = scripts.ablation_table.trainable_parameters(tmp_path)
+    assert count == sum(p.numel() for p in reader)
 
 
 def test_all_variants_of_a_seed_read_one_sasrec(ablated):
