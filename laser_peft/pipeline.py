@@ -52,6 +52,7 @@ from laser_peft.training import (
     SASRecSettings,
     train_in_phases,
     train_sasrec,
+    twin_settings,
 )
 from laser_peft.tuner import BiTuningConfig
 
@@ -197,6 +198,7 @@ def train(
                 run.laser,
                 max_items=run.max_items,
                 seed=run.seed,
+                twin=twin_settings(model.base_model.collaborative_encoder.config, run.sasrec),
                 callbacks_of=lambda phase: [HistoryFile(output / "history" / f"{phase}.jsonl")],
             )
         recommender = LaserRecommender(model, tokenizer, catalogue, config, whitening=whitening)

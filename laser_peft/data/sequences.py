@@ -4,7 +4,7 @@ No Python object is kept for an event or an example; each is made when it is ask
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import overload
 
@@ -151,6 +151,14 @@ class Split:
         follows[starts[ends > starts]] = False
         users = np.repeat(np.arange(len(histories)), ends - starts)
         return Examples(histories, users[follows], np.flatnonzero(follows))
+
+    def before_last(self) -> "Split":
+        """Returns the same without each user's last training item, where there are two or more."""
+        histories = self.training
+        starts, ends = histories.offsets[:-1], histories.offsets[1:]
+        keep = np.ones(len(histories.items), dtype=bool)
+        keep[ends[ends - starts > 1] - 1] = False
+        return replace(self, train_histories=histories.where(keep))
 
     @cached_property
     def training(self) -> Histories:

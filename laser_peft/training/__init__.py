@@ -12,6 +12,7 @@ from .ranking_trainer import (
     ranking_arguments,
 )
 from .sasrec import SASRecSettings, train_sasrec
+from .twin import twin_settings
 
 __all__ = [
     "HistoryDataset",
@@ -29,4 +30,5 @@ __all__ = [
     "train_in_phases",
     "train_laser",
     "train_sasrec",
+    "twin_settings",
 ]

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from laser_peft.data import PromptBuilder, Split
+from laser_peft.tuner import BiTuningConfig
 
 from .datasets import PlacesCollator, PlacesDataset, PromptDataset
 from .laser_trainer import LaserTrainer
@@ -40,6 +41,10 @@ class LaserSettings:
             reader learns by itself from every position of all histories (:func:`train_reading`);
             in the second it stays as it is. None: 8, or as many as make 640 steps where users are
             few; 0: no such phase, it learns along with the adapter.
+        twin: where the adapter can have one (:func:`laser_peft.training.twin.twin_settings`), it
+            learns beside a twin of its encoder and of its text reader that have not seen the items
+            it learns from, the last training item of each user. Else, and with ``every_prefix``,
+            beside its own, which have.
         every_prefix: one example for every item that follows another; else one a user. Where
             positions share a text (:func:`training_dataset`) those of a history are one example,
             and of histories longer than a prompt the early ones are left out.
@@ -62,6 +67,7 @@ class LaserSettings:
     epochs: int = 1
     item_epochs: int = 1
     reading_epochs: int | None = None
+    twin: bool = True
     every_prefix: bool = False
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -79,6 +85,11 @@ class LaserSettings:
         )
         if self.reading_epochs is not None:
             check_not_below_zero(self, "reading_epochs")
+
+    def wants_twin(self, config: BiTuningConfig) -> bool:
+        """Tells whether an adapter is to learn beside a twin, if there can be one."""
+        corrects = config.has_text_skip and config.collaborative_skip
+        return self.twin and self.epochs > 0 and not self.every_prefix and corrects
 
     def item_epochs_of(self, item_vectors: str) -> int:
         """Returns the epochs that read items anew, by the ``item_vectors`` of an adapter."""

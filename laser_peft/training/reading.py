@@ -135,13 +135,15 @@ def train_reading(
 
 @contextmanager
 def kept_as_it_is(model: PeftModel) -> Iterator[None]:
-    """Freezes the text reader of the active adapter within."""
+    """Freezes the text reader of the active adapter within; it then leaves nothing out either."""
     reader = model.base_model.layer.bituning_adapters[model.active_adapter].text_reader
     learning = [parameter for parameter in reader.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
+    dropout, reader.dropout.p = reader.dropout.p, 0.0
     try:
         yield
     finally:
+        reader.dropout.p = dropout
         for parameter in learning:
             parameter.requires_grad_(True)

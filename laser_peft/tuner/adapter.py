@@ -4,7 +4,7 @@ Axes: B users, P prefix tokens, S suffix tokens, D width of the LM's embeddings,
 last hidden states, R recommendation width.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,13 @@ class UserHead(nn.Module):
         return self.projection(states.flatten(1).to(device, dtype))
 
 
+class PartFactors(NamedTuple):
+    """By how much the parts' scores are multiplied while a correction of their sum is learnt."""
+
+    collaborative: float
+    text: float
+
+
 class BiTuningAdapter(nn.Module):
     """The trainable parts of one adapter.
 
@@ -126,6 +133,7 @@ class BiTuningAdapter(nn.Module):
         self.text_reader = None
         if config.has_text_skip:
             self.text_reader = TextReader(config.item_text_dim, dropout=TEXT_READER_DROPOUT)
+        self.part_factors: PartFactors | None = None  # see fusing.fuse
         self.view_weights: Tensor
         if fused:
             text = 0.0 if config.collaborative_skip and config.init_weights else 1.0

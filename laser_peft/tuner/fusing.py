@@ -28,7 +28,8 @@ def fuse(
     """Makes user vectors for fused item vectors.
 
     In training each part counts one, and a user's collaborative part is left out with the
-    probability ``collaborative_dropout``; else they count as ``view_weights`` say.
+    probability ``collaborative_dropout``; with ``part_factors`` of the adapter it is there for all,
+    and the parts count as these say. Else they count as ``view_weights`` say.
 
     Args:
         adapter: with fused item vectors.
@@ -49,6 +50,9 @@ def fuse(
     if texts is not None:
         text = text + texts.to(text.device)
     collaborative = collaborative.to(text)
+    if adapter.training and adapter.part_factors is not None:
+        factors = adapter.part_factors
+        return torch.cat([factors.collaborative * collaborative, factors.text * text], 1)
     if adapter.training:
         draws = torch.rand(len(text), 1, device=text.device)
         return torch.cat([collaborative * (draws >= adapter.config.collaborative_dropout), text], 1)

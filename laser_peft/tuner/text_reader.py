@@ -21,10 +21,17 @@ class TextReader(nn.Module):
 
     def __init__(self, text_dim: int, *, dropout: float) -> None:
         super().__init__()
-        self.decay = nn.Parameter(torch.zeros(()))  # of an item's weight from one to the next
-        self.log_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
+        self.decay = nn.Parameter(torch.empty(()))  # of an item's weight from one to the next
+        self.log_scale = nn.Parameter(torch.empty(()))
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(text_dim, text_dim, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Makes it what it is to begin with."""
+        nn.init.zeros_(self.decay)
+        nn.init.constant_(self.log_scale, INITIAL_LOG_SCALE)
         nn.init.eye_(self.projection.weight)
 
     def forward(self, texts: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:

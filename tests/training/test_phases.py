@@ -12,6 +12,7 @@ from laser_peft import BiTuningConfig
 from laser_peft.item_encoding import encode_items
 from laser_peft.training import LaserSettings, phases, phases_of, train_in_phases
 from laser_peft.training.laser_trainer import LaserTrainer
+from laser_peft.training.phases import Phase
 
 ITEMS = range(1, NUM_ITEMS + 1)
 EVENTS = torch.arange(NUM_ITEMS)  # the encoder never saw item 1
@@ -193,7 +194,7 @@ def test_a_finished_training_ends_where_it_was(make, learn, tmp_path):
 def test_what_the_adapter_reads_itself_has_two_phases():
     settings = LaserSettings(epochs=3, item_epochs=2)
     (collaborative,) = phases_of(BiTuningConfig(), settings, 7)
-    assert collaborative == ("laser", settings, False, False)
+    assert collaborative == Phase("laser", settings)
     text = BiTuningConfig(item_vectors="text")
     first, second = phases_of(text, settings, 7)
     assert (first.name, first.settings.epochs, first.reads_items) == ("laser-phase-1", 2, True)
