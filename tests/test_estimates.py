@@ -165,10 +165,11 @@ def test_train_says_it_before_it_starts(trained):
     (at,) = [place for place, line in enumerate(lines) if " for the SASRec (25 users" in line]
     assert "At most about " in lines[at]
     assert lines[at].endswith(" of it for 2 validations.")
-    assert "for the adapter (25 examples x 1 epoch, " in lines[at + 1]
-    # 3 steps, one validation after 2 and one at the end.
-    assert lines[at + 1].endswith(" of it for 2 validations.")
-    assert "for the test; about " in lines[at + 2]
+    assert " for the SASRec's twin (" in lines[at + 1]
+    assert "for the adapter (25 examples x 1 epoch, " in lines[at + 2]
+    # 3 steps, one validation after 2 and one at the end, beside the twin; one beside its own.
+    assert lines[at + 2].endswith(" of it for 3 validations.")
+    assert "for the test; about " in lines[at + 3]
     assert at < next(place for place, line in enumerate(lines) if "Test, 30 users" in line)
 
 
@@ -225,6 +226,11 @@ def test_what_is_left_of_the_text_reader_counts(shop, lm_folder, encoder_folder)
         assert _texts_seconds(model, plan, split, phases, {"laser-phase-1": 1000}) == 0
         assert _texts_seconds(model, plan, split, phases, {"laser": 1}) == 0
         assert _texts_seconds(model, plan, split, phases[1:], {}) == 0
+    twins = phases_of(config, laser, len(split.train_histories), SASRecSettings())
+    done = {"laser": 1, "laser-phase-1": 1000}
+    with _new_model(plan, len(catalogue)) as model:  # its twin's is still to be trained
+        assert _texts_seconds(model, plan, split, twins, done) > 0.1
+        assert _texts_seconds(model, plan, split, twins, done | {"twin-reading": 1000}) == 0
 
 
 @pytest.mark.parametrize("item_vectors", ["fused", "collaborative"])

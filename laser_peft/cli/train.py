@@ -58,6 +58,15 @@ def train(
             "are few.",
         ),
     ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            help="Learn beside a twin of the SASRec, trained without the items that are learnt "
+            "from, the last training item of each user; without it the SASRec knows the answers. "
+            "Not with --every-prefix, --item-vectors collaborative or text, or an encoder of "
+            "another kind."
+        ),
+    ] = True,
     every_prefix: Annotated[
         bool,
         typer.Option(help="Learn from every item that follows another, not from one a user."),
@@ -170,6 +179,7 @@ def train(
             epochs=epochs,
             item_epochs=item_epochs,
             reading_epochs=reading_epochs,
+            twin=twin,
             every_prefix=every_prefix,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -22,6 +22,7 @@ from laser_peft.training.laser import training_dataset
 from laser_peft.training.phases import Phase
 from laser_peft.training.ranking_trainer import with_negatives
 from laser_peft.training.reading import BATCH_SIZE as READING_BATCH_SIZE
+from laser_peft.training.twin import READER
 from laser_peft.tuner import BiTuningConfig
 
 from .measuring import Measured, measure, random_state_kept
@@ -44,6 +45,7 @@ class AdapterPlan:
         adapter: the adapter's configuration, without its encoder.
         encoder: folder or Hub id of the trained encoder; None if a SASRec is still to be trained.
         sasrec: of that SASRec.
+        twin: of a twin of the encoder, for the adapter to learn beside; None if it can have none.
         laser: the schedule.
         max_items: longest history in items.
     """
@@ -53,6 +55,7 @@ class AdapterPlan:
     adapter: BiTuningConfig
     encoder: str | None
     sasrec: SASRecSettings
+    twin: SASRecSettings | None = None
     laser: LaserSettings
     max_items: int
 
@@ -75,7 +78,7 @@ def estimate_adapter(
         done_steps: optimizer steps that an interrupted run has taken, by the name of the phase.
     """
     settings, device = plan.laser, device_of_training()
-    every_phase = phases_of(plan.adapter, settings, len(split.train_histories))
+    every_phase = phases_of(plan.adapter, settings, len(split.train_histories), plan.twin)
     phases = [phase for phase in every_phase if not phase.reads_texts]
     epochs = sum(phase.settings.epochs for phase in phases)
     held = process_bytes(device)
@@ -109,6 +112,7 @@ def estimate_adapter(
     every = math.ceil(steps_an_epoch / settings.evaluations_per_epoch)
     # The last is at the end.
     validations = left * math.ceil(epochs * steps_an_epoch / every) if epochs else 1.0
+    validations += every_phase[-1].twin is not None  # what was weighed beside it is weighed anew
     validated = min(settings.validation_users or len(split.validation), len(split.validation))
     # Items are read as users are, but for the length of their prompts.
     share = (_mean_item_prompt(prompts, num_items) + virtual) / testing.positions
@@ -136,12 +140,16 @@ def estimate_adapter(
 def _texts_seconds(
     model: PeftModel, plan: AdapterPlan, split: Split, phases: list[Phase], done: Mapping[str, int]
 ) -> float:
-    """Estimates what is left of a text reader's own phase, and freezes the reader after it."""
+    """Estimates what is left of a text reader's own phase, and its twin's, and freezes it."""
     if not phases[0].reads_texts:
         return 0.0
     users = sum(len(history) > 1 for history in split.train_histories)
     steps = phases[0].settings.epochs * math.ceil(users / READING_BATCH_SIZE)
-    left = 0 if done.get(phases[1].name) else max(steps - done.get(phases[0].name, 0), 0)
+    left = max(steps - done.get(phases[0].name, 0), 0)
+    if phases[-1].twin is not None:
+        left += max(steps - done.get(READER, 0), 0)
+    elif done.get(phases[1].name):
+        left = 0
     a_step = seconds_of_a_step(model, split, max_items=plan.max_items) if left else 0.0
     model.base_model.layer.bituning_adapters["default"].text_reader.requires_grad_(False)
     return left * a_step

@@ -2,15 +2,18 @@
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from transformers import AutoConfig
 
 from laser_peft.data import PromptBuilder
 from laser_peft.experiment import Experiment
 from laser_peft.runs import last_checkpoint
-from laser_peft.training import LaserSettings, SASRecSettings, phases_of
+from laser_peft.training import LaserSettings, SASRecSettings, phases_of, twin_settings
+from laser_peft.training.twin import ENCODER, READER
 from laser_peft.tuner import BiTuningConfig
 
 from .adapter import AdapterPlan, estimate_adapter
@@ -86,12 +89,23 @@ def estimate_train_run(
             adapter=adapter,
             encoder=run.encoder,
             sasrec=run.sasrec,
+            twin=_twin(run),
             laser=run.laser,
             max_items=run.max_items,
         )
         split, num_items = experiment.split, len(experiment.catalogue)
-        phases = phases_of(adapter, run.laser, len(split.train_histories))
-        done = {phase.name: done_steps(output / "checkpoints" / phase.name) for phase in phases}
+        phases = phases_of(adapter, run.laser, len(split.train_histories), plan.twin)
+        names = [*(phase.name for phase in phases), ENCODER, READER]
+        done = {name: done_steps(output / "checkpoints" / name) for name in names}
+        if phases[-1].twin is not None:
+            twin = estimate_encoder(
+                split.before_last(),
+                num_items,
+                phases[-1].twin,
+                max_items=run.max_items,
+                done_steps=done[ENCODER],
+            )
+            stages.append(replace(twin, name="SASRec's twin", test_seconds=0.0))
         stages.append(estimate_adapter(plan, split, prompts, num_items, done_steps=done))
         gc.collect()  # the model refers to itself, and the next one is as large
     return _estimate(stages, device, limit)
@@ -106,6 +120,13 @@ def _encoder_stages(
     split, num_items = experiment.split, len(experiment.catalogue)
     settings, max_items = run.sasrec, run.max_items
     return [estimate_encoder(split, num_items, settings, max_items=max_items, done_steps=done)]
+
+
+def _twin(run: AdapterTraining) -> SASRecSettings | None:
+    """Returns how a twin of the encoder would be trained."""
+    if run.encoder is None:
+        return run.sasrec
+    return twin_settings(AutoConfig.from_pretrained(run.encoder), run.sasrec)
 
 
 def _limit() -> tuple[torch.device, int | None]:
