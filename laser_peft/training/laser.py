@@ -88,7 +88,8 @@ class LaserSettings:
 
     def wants_twin(self, config: BiTuningConfig) -> bool:
         """Tells whether an adapter is to learn beside a twin, if there can be one."""
-        corrects = config.has_text_skip and bool(config.collaborative_skip)
+        has_skip = config.collaborative_skip is not False and config.user_projection
+        corrects = config.has_text_skip and has_skip
         return self.twin and self.epochs > 0 and not self.every_prefix and corrects
 
     def item_epochs_of(self, item_vectors: str) -> int:
