@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The language model stays as it is; the adapter is all that learns.
     llm = AutoModelForCausalLM.from_pretrained(args.llm)
     tokenizer = AutoTokenizer.from_pretrained(args.llm)
-    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=args.encoder))
+    model = get_peft_model(
+        llm, BiTuningConfig(collaborative_encoder=args.encoder, layout="text_first")
+    )
     model.print_trainable_parameters()
 
     # An example is a history and the item that came next: the history as a prompt and as item ids.

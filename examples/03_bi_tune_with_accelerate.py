@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     split = Experiment.read(LogSource(args.interactions), catalogue).split
     llm = AutoModelForCausalLM.from_pretrained(args.llm)
     tokenizer = AutoTokenizer.from_pretrained(args.llm)
-    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=args.encoder))
+    model = get_peft_model(
+        llm, BiTuningConfig(collaborative_encoder=args.encoder, layout="text_first")
+    )
 
     limits = RecommenderConfig(max_tokens=args.max_tokens, max_items=50)
     prompts = limits.prompt_builder(tokenizer, catalogue)

@@ -83,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     llm = load(args.llm) if args.no_quantize else load_in_4_bit(args.llm)
     print(f"language model: {llm.get_memory_footprint() / 1e6:.1f} MB")
-    model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=args.encoder))
+    model = get_peft_model(
+        llm, BiTuningConfig(collaborative_encoder=args.encoder, layout="text_first")
+    )
 
     # Instruction and history become one user message, the suffix tokens stand where the model
     # would begin to answer. The saved template holds the format's words, not the format's name.

@@ -13,7 +13,7 @@ from .card import describe_adapter
 from .registration import peft_type
 
 CHOICES = {
-    "layout": ("text_first", "prefix_first", None),
+    "layout": ("text_first", "prefix_first"),
     "prefix_source": ("m_former", "plain", "none"),
     "moe": ("ffn", "query", "none"),
     "suffix_reading": ("suffix", "mean", "eos"),
@@ -49,12 +49,11 @@ class BiTuningConfig(PeftConfig):
     created; ``model.peft_config["default"]`` and ``adapter_config.json`` hold the values used.
 
     Args:
-        layout: in what order a user is read. ``"text_first"``: text, prefix, suffix: nothing that
-            is learnt comes before the text, so it is read without gradients and all positions of
-            a history share one reading of it; ``"prefix_first"``: prefix, text, suffix (the
-            paper's). None: ``"prefix_first"`` where the text's own states are read
-            (``suffix_reading="mean"``), else ``"text_first"``. Text is generated behind the prefix
-            in either.
+        layout: in what order a user is read. ``"prefix_first"``: prefix, text, suffix (the
+            paper's); ``"text_first"``: text, prefix, suffix: nothing that is learnt comes before
+            the text, so it is read without gradients and all positions of a history share one
+            reading of it (what ``laser-peft train`` does); not where the text's own states are
+            read (``suffix_reading="mean"``). Text is generated behind the prefix in either.
         num_prefix_tokens: virtual tokens P of the prefix; 0 for none.
         num_suffix_tokens: learned virtual tokens S at the end; used where ``suffix_reading``
             is ``"suffix"``.
@@ -119,7 +118,7 @@ class BiTuningConfig(PeftConfig):
         ValueError: if a value is out of range or two values contradict each other.
     """
 
-    layout: str | None = None
+    layout: str = "prefix_first"
     num_prefix_tokens: int = 16
     num_suffix_tokens: int = 1
     prefix_source: str = "m_former"
@@ -160,8 +159,6 @@ class BiTuningConfig(PeftConfig):
         """
         super().__post_init__()
         self.peft_type = peft_type()
-        if self.layout is None and self._is_of_a_saved_adapter:
-            self.layout = "prefix_first"  # the only one there was when it was saved
         self._check_values()
         self._check_that_values_fit_together()
 
@@ -171,12 +168,6 @@ class BiTuningConfig(PeftConfig):
         return (
             self.collaborative_encoder is not None or self.collaborative_encoder_config is not None
         )
-
-    @property
-    def _is_of_a_saved_adapter(self) -> bool:
-        """Whether it says what only a file does, where all that was left out is filled in."""
-        filled_in = (self.collaborative_dim, self.recommendation_dim, self.temperature)
-        return self.inference_mode and None not in filled_in
 
     @property
     def experts(self) -> tuple[int, int]:

@@ -61,10 +61,8 @@ def resolve(
     heads = config.m_former_num_heads or (width // 64 if width % 64 == 0 else 1)
     num_experts, num_experts_per_user = config.experts
     no_prefix = config.prefix_source == "none" or config.num_prefix_tokens == 0
-    layout = "prefix_first" if config.suffix_reading == "mean" else "text_first"
     return replace(
         config,
-        layout=config.layout or layout,
         num_prefix_tokens=0 if no_prefix else config.num_prefix_tokens,
         prefix_source="none" if no_prefix else config.prefix_source,
         num_suffix_tokens=config.num_suffix_tokens if config.suffix_reading == "suffix" else 0,

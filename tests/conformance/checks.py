@@ -56,6 +56,7 @@ def check(family: Family, encoder_folder: str) -> Outcome:
 def _config(encoder_folder: str) -> BiTuningConfig:
     return BiTuningConfig(
         collaborative_encoder=encoder_folder,
+        layout="text_first",
         num_prefix_tokens=3,
         num_suffix_tokens=2,
         m_former_hidden_size=16,

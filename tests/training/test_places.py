@@ -22,7 +22,8 @@ def model_of(lm_folder, encoder_folder):
     def model_of(**fields):
         torch.manual_seed(0)
         llm = AutoModelForCausalLM.from_pretrained(lm_folder)
-        fields = {"num_prefix_tokens": 3, "item_vectors": "fused", "item_text_dim": 7} | fields
+        fixed = {"num_prefix_tokens": 3, "item_vectors": "fused", "item_text_dim": 7}
+        fields = fixed | {"layout": "text_first"} | fields
         model = get_peft_model(llm, BiTuningConfig(collaborative_encoder=encoder_folder, **fields))
         model.base_model.set_item_text_vectors(F.normalize(torch.randn(NUM_ITEMS, 7), dim=1))
         adapter = model.base_model.layer.bituning_adapters["default"]
@@ -127,7 +128,9 @@ def test_a_window_must_hold_the_tokens_of_all_users_of_a_text(encoder_folder, sp
         heads = dict(num_attention_heads=2, num_key_value_heads=1)
         config = MistralConfig(vocab_size=300, sliding_window=window, **sizes, **heads)
         lm = AutoModelForCausalLM.from_config(config).eval()
-        adapter = BiTuningConfig(collaborative_encoder=encoder_folder, num_prefix_tokens=3)
+        adapter = BiTuningConfig(
+            collaborative_encoder=encoder_folder, layout="text_first", num_prefix_tokens=3
+        )
         model = get_peft_model(lm, adapter)
         kinds.append(type(training_dataset(model, split, prompts, every, max_items=50)))
     assert kinds == [PromptDataset, PlacesDataset]

@@ -12,6 +12,8 @@ B, T, L, R = 3, 7, 5, 16
 def make_model(lm, encoder_folder, *, trained=True, adapter_name="default", **fields):
     """An adapter with an encoder; ``trained`` moves the head away from its zero start."""
     sizes = {"num_prefix_tokens": 4, "num_suffix_tokens": 2}
+    if fields.get("suffix_reading") != "mean":
+        sizes["layout"] = "text_first"
     config = BiTuningConfig(collaborative_encoder=encoder_folder, **sizes | fields)
     model = get_peft_model(lm, config, adapter_name=adapter_name).eval()
     if trained:

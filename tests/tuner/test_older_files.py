@@ -10,8 +10,6 @@ from conftest import NUM_ITEMS, make_lm
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
-from laser_peft import BiTuningConfig
-
 
 @pytest.fixture
 def made_then(encoder_folder):
@@ -53,11 +51,3 @@ def test_it_reads_as_it_did(made_then, older, options):
     assert loaded.base_model.view_weights == (0.5, 0.25, 3.0, 1.0)
     batch = make_batch()
     assert torch.equal(loaded(**batch).user_vectors, made_then(**batch).user_vectors)
-
-
-def test_a_layout_that_nobody_gave_is_still_text_first(older, encoder_folder):
-    config = BiTuningConfig(collaborative_encoder=encoder_folder, inference_mode=True)
-    assert config.layout is None
-    assert make_model(make_lm("llama"), encoder_folder).peft_config["default"].layout == (
-        "text_first"
-    )
