@@ -52,14 +52,19 @@ def next_item_loss(
 
 
 def sampled_cross_entropy(
-    user_vectors: Tensor, item_vectors: Tensor, labels: Tensor, negatives: Tensor
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Mean softmax cross-entropy of the next item against a sample of the catalogue.
 
     The sample stands for the other ``N - 1`` items: its scores are raised by
     ``log((N - 1) / K)`` (the logQ correction of a uniform sample), so that the sum of their
     exponentials estimates that of the whole catalogue. A label that was drawn too is left out of
-    its own row's sample.
+    its own row's sample; so is what the user has had, if ``seen`` tells it: the sample then stands
+    for the items that are neither.
 
     Args:
         user_vectors: ``(B, R)`` float.
@@ -67,6 +72,8 @@ def sampled_cross_entropy(
         labels: ``(B,)`` int64 item ids in ``1..N``.
         negatives: ``(K,)`` int64 item ids in ``1..N``, drawn uniformly with replacement and
             shared by all users.
+        seen: ``(B, S)`` int64 item ids that compete with no label, 0 = padding; a label that is
+            among them still counts as the label. None: every item competes.
 
     Returns:
         Scalar float32, in nats.
@@ -77,14 +84,27 @@ def sampled_cross_entropy(
     _check_ids("labels", labels, item_vectors.size(0))
     _check_ids("negatives", negatives, item_vectors.size(0))
     user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
-    drawn_too = negatives == labels[:, None]  # (B, K)
-    stands_for = (item_vectors.size(0) - 1) / (~drawn_too).sum(1, keepdim=True).clamp(min=1)
+    left_out = negatives == labels[:, None]  # (B, K)
+    num_others: int | Tensor = item_vectors.size(0) - 1
+    if seen is not None:
+        had = _had(seen, labels, item_vectors.size(0))
+        left_out = left_out | had[:, negatives - 1]
+        num_others = num_others - had.sum(1, keepdim=True)
+    stands_for = num_others / (~left_out).sum(1, keepdim=True).clamp(min=1)
     # Autocast would compute the scores in half precision again.
     with torch.autocast(user_vectors.device.type, enabled=False):
         others = user_vectors @ item_vectors[negatives - 1].T + stands_for.log()
     wanted = (user_vectors * item_vectors[labels - 1]).sum(1, keepdim=True)
-    scores = torch.cat([wanted, others.masked_fill(drawn_too, -torch.inf)], dim=1)  # (B, 1 + K)
+    scores = torch.cat([wanted, others.masked_fill(left_out, -torch.inf)], dim=1)  # (B, 1 + K)
     return (scores.logsumexp(1) - wanted[:, 0]).mean()
+
+
+def _had(seen: Tensor, labels: Tensor, num_items: int) -> Tensor:
+    """Marks what each user has had and is not the label: ``(B, N)`` bool."""
+    had = torch.zeros(len(seen), num_items + 1, dtype=torch.bool, device=seen.device)
+    had.scatter_(1, seen, True)
+    had.scatter_(1, labels[:, None], False)
+    return had[:, 1:]
 
 
 def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:

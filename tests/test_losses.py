@@ -67,6 +67,32 @@ def test_a_sample_of_labels_alone_still_has_a_loss():
     assert loss == 0
 
 
+def test_what_a_user_has_had_does_not_compete():
+    """The label does, had or not; the sample stands for the items that are left."""
+    users, items = torch.randn(2, R), torch.randn(N, R)
+    labels, seen = torch.tensor([5, 2]), torch.tensor([[1, 3, 3, 0], [2, 4, 0, 0]])
+    everything = torch.arange(1, N + 1)
+    scores = users @ items.T
+    scores[[0, 0, 1], [0, 2, 3]] = -torch.inf
+    loss = sampled_cross_entropy(users, items, labels, everything, seen)
+    torch.testing.assert_close(loss, F.cross_entropy(scores, labels - 1))
+    few = sampled_cross_entropy(users, items, labels, torch.tensor([1, 4, 7, 7]), seen)
+    left = [torch.cat([scores[0, [3]], scores[0, [6, 6]]]), torch.cat([scores[1, [0, 6, 6]]])]
+    others = [(N - 1 - had) / 3 * row.exp().sum() for had, row in zip((2, 1), left, strict=True)]
+    own = scores[[0, 1], labels - 1].exp()
+    torch.testing.assert_close(few, ((own + torch.stack(others)) / own).log().mean())
+
+
+def test_a_user_who_has_had_everything_still_has_a_loss():
+    users = torch.randn(1, R, requires_grad=True)
+    everything = torch.arange(1, N + 1)
+    label = torch.tensor([5])
+    loss = sampled_cross_entropy(users, torch.randn(N, R), label, everything, everything[None])
+    loss.backward()
+    assert loss == 0
+    assert not users.grad.any()
+
+
 @pytest.mark.parametrize("trained", [True, False])
 def test_autocast_does_not_reach_the_scores(trained):
     users, items = torch.randn(B, R, requires_grad=trained), torch.randn(N, R)

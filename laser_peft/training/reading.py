@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
 from laser_peft.data import Split
-from laser_peft.losses import next_item_loss
+from laser_peft.losses import sampled_cross_entropy
 from laser_peft.tuner.text_reader import TextReader
 
 from .datasets import NextItemDataset
@@ -37,6 +38,9 @@ def negatives_of(num_items: int) -> int:
 
 class Reading(nn.Module):
     """A text reader with the text vectors that it reads and is scored by.
+
+    Items of the history compete with no label: texts like their own are what a reader is to find,
+    and to keep the items themselves from the top it would have to unlearn that.
 
     Args:
         reader: what learns.
@@ -74,8 +78,19 @@ class Reading(nn.Module):
         read = self.reader(texts, real, wanted)
         if not len(read):
             return {"loss": read.sum() * 0}
-        loss = next_item_loss(read, self.texts, labels[wanted], negatives)
-        return {"loss": loss}
+        if negatives is None:
+            negatives = torch.arange(1, len(self.texts) + 1, device=input_ids.device)
+        seen = items_up_to_each(input_ids)[wanted]
+        return {"loss": sampled_cross_entropy(read, self.texts, labels[wanted], negatives, seen)}
+
+
+def items_up_to_each(input_ids: Tensor) -> Tensor:
+    """Returns ``(B, L, L)`` int64: for each position the ids of it and those before it, else 0.
+
+    Args:
+        input_ids: ``(B, L)`` int64.
+    """
+    return input_ids[:, None].expand(-1, input_ids.size(1), -1).tril()
 
 
 def train_reading(
