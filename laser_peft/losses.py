@@ -87,9 +87,9 @@ def sampled_cross_entropy(
     left_out = negatives == labels[:, None]  # (B, K)
     num_others: int | Tensor = item_vectors.size(0) - 1
     if seen is not None:
-        had = _had(seen, labels, item_vectors.size(0))
-        left_out = left_out | had[:, negatives - 1]
-        num_others = num_others - had.sum(1, keepdim=True)
+        seen = seen.masked_fill(seen == labels[:, None], 0)
+        left_out = left_out | _are_among(negatives, seen)
+        num_others = num_others - _count_distinct(seen)
     stands_for = num_others / (~left_out).sum(1, keepdim=True).clamp(min=1)
     # Autocast would compute the scores in half precision again.
     with torch.autocast(user_vectors.device.type, enabled=False):
@@ -99,12 +99,20 @@ def sampled_cross_entropy(
     return (scores.logsumexp(1) - wanted[:, 0]).mean()
 
 
-def _had(seen: Tensor, labels: Tensor, num_items: int) -> Tensor:
-    """Marks what each user has had and is not the label: ``(B, N)`` bool."""
-    had = torch.zeros(len(seen), num_items + 1, dtype=torch.bool, device=seen.device)
-    had.scatter_(1, seen, True)
-    had.scatter_(1, labels[:, None], False)
-    return had[:, 1:]
+def _are_among(items: Tensor, seen: Tensor) -> Tensor:
+    """Tells which of ``(K,)`` items are among ``(B, S)`` ids, 0 = padding: ``(B, K)`` bool."""
+    distinct, places = items.unique(return_inverse=True)
+    found = torch.searchsorted(distinct, seen).clamp(max=len(distinct) - 1)
+    nowhere = len(distinct)
+    found = found.masked_fill(distinct[found] != seen, nowhere)
+    among = torch.zeros(len(seen), nowhere + 1, dtype=torch.bool, device=seen.device)
+    return among.scatter_(1, found, True)[:, places]
+
+
+def _count_distinct(seen: Tensor) -> Tensor:
+    """Counts the different ids of each row of ``(B, S)``, 0 = padding: ``(B, 1)`` int64."""
+    ordered = F.pad(seen.sort(1).values, (1, 0))
+    return (ordered[:, 1:] != ordered[:, :-1]).sum(1, keepdim=True)
 
 
 def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:

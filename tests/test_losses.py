@@ -83,6 +83,26 @@ def test_what_a_user_has_had_does_not_compete():
     torch.testing.assert_close(few, ((own + torch.stack(others)) / own).log().mean())
 
 
+def test_what_is_had_is_found_in_any_order_and_once():
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randn(N, R, generator=generator)
+    for _ in range(20):
+        users = torch.randn(B, R, generator=generator)
+        labels = torch.randint(1, 9, (B,), generator=generator)
+        drawn = torch.randint(1, 9, (7,), generator=generator)
+        seen = torch.randint(0, 9, (B, 6), generator=generator)
+        losses = []
+        for user, label, had in zip(users, labels.tolist(), seen.tolist(), strict=True):
+            others = set(had) - {0, label}
+            left = [item for item in drawn.tolist() if item not in others | {label}]
+            scores = torch.stack([user @ items[item - 1] for item in [label, *left]])
+            stands_for = (N - 1 - len(others)) / max(len(left), 1)
+            scores[1:] += torch.tensor(stands_for).log()
+            losses.append(scores.logsumexp(0) - scores[0])
+        loss = sampled_cross_entropy(users, items, labels, drawn, seen)
+        torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
 def test_a_user_who_has_had_everything_still_has_a_loss():
     users = torch.randn(1, R, requires_grad=True)
     everything = torch.arange(1, N + 1)

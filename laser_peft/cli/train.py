@@ -54,7 +54,7 @@ def train(
         typer.Option(
             min=0,
             help="With --item-vectors fused: passes of a first phase, in which what reads the "
-            "texts learns by itself; 0: it learns with the rest. Default: 8, more where users "
+            "texts learns by itself; 0: it learns with the rest. Default: 4, more where users "
             "are few.",
         ),
     ] = None,

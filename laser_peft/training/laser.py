@@ -21,7 +21,7 @@ from .ranking_trainer import best_checkpoint_arguments, by_length, ranking_argum
 from .reading import BATCH_SIZE
 from .settings import check_above_zero, check_at_least_one, check_not_below_zero
 
-MIN_READING_EPOCHS, MIN_READING_STEPS = 8, 640
+MIN_READING_EPOCHS, MIN_READING_STEPS = 4, 640
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LaserSettings:
             ``"fused"`` the bare language model's.
         reading_epochs: with ``item_vectors="fused"``: passes of a first phase, in which the text
             reader learns by itself from every position of all histories (:func:`train_reading`);
-            in the second it stays as it is. None: 8, or as many as make 640 steps where users are
+            in the second it stays as it is. None: 4, or as many as make 640 steps where users are
             few; 0: no such phase, it learns along with the adapter.
         twin: where the adapter can have one (:func:`laser_peft.training.twin.twin_settings`), it
             learns beside a twin of its encoder and of its text reader that have not seen the items
@@ -105,7 +105,7 @@ class LaserSettings:
 
         Example:
             >>> LaserSettings().reading_epochs_of(True, 22_363)
-            8
+            4
             >>> LaserSettings().reading_epochs_of(True, 2_000)
             40
         """
