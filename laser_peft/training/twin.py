@@ -90,7 +90,7 @@ def beside_twin(
     before = split.before_last()
     own = frozen.model
     state = {name: value.clone() for name, value in adapter.text_reader.state_dict().items()}
-    events = adapter.items.events
+    events, from_text = adapter.items.events, adapter.items.from_text.clone()
     going_on: dict[str, Any] = dict(max_items=max_items, seed=seed)
     twin = train_sasrec(
         before,
@@ -104,6 +104,7 @@ def beside_twin(
     frozen.model = twin.to(own.device).requires_grad_(False)
     counted = training_events(before.train_histories, len(events))[1:]
     adapter.items.events = torch.from_numpy(counted).to(events)
+    adapter.items.fit_from_text(frozen.item_vectors())
     try:
         adapter.text_reader.reset_parameters()
         train_reading(
@@ -123,6 +124,7 @@ def beside_twin(
     finally:
         frozen.model = own
         adapter.items.events = events
+        adapter.items.from_text.copy_(from_text)
         adapter.text_reader.load_state_dict(state)
         adapter.part_factors = None
 

@@ -129,6 +129,7 @@ class BiTuningAdapter(nn.Module):
             config.item_vectors,
             num_text_items=config.num_text_items,
             text_dim=config.item_text_dim,
+            collaborative_dim=config.collaborative_dim or 0,
         )
         self.text_reader = None
         if config.has_text_skip:

@@ -4,29 +4,39 @@ Axes: N items in the catalogue, N_c of them in the encoder's table, C width of t
 of text vectors, R recommendation width (C + X where both are used).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 RARE = 1  # events after which an item is half as rare as one that was never seen
 OFTEN = 2**31  # events of an item where nobody counted: its text counts once
+# Of the map from texts to the encoder's vectors: its decay, and after how many events an item's
+# vector counts half as much in it as one of countless events.
+DECAY, FEW = 1.0, 5
+ROWS_AT_A_TIME = 2**16  # in double precision
 
 
 class ItemVectors(nn.Module):
     """Turns the encoder's table and a table of text vectors into the vectors that are scored.
 
     The text table is not trained; it is saved with the adapter. Fused vectors are the encoder's,
-    zero for an item that it never saw, and beside them the text vector. The encoder scores rare
-    items low, for they were rarely the answer; outside of training the text of an item that it saw
-    n times therefore counts ``1 + rarity / (1 + n)``.
+    and beside them the text vector. For an item that the encoder never saw a linear map of its
+    text stands in for the encoder's own vector (``from_text``). The encoder scores rare items low,
+    for they were rarely the answer; outside of training the text of an item that it saw n times
+    therefore counts ``1 + rarity / (1 + n)``.
 
     Args:
         source: ``"collaborative"``, ``"text"`` or ``"fused"``.
         num_text_items: rows of the text table, 0 until it is set.
         text_dim: width X of the text vectors.
+        collaborative_dim: width C of the encoder's table.
     """
 
-    def __init__(self, source: str, *, num_text_items: int, text_dim: int) -> None:
+    def __init__(
+        self, source: str, *, num_text_items: int, text_dim: int, collaborative_dim: int
+    ) -> None:
         super().__init__()
         self.source = source
         self.text_dim = text_dim
@@ -37,6 +47,16 @@ class ItemVectors(nn.Module):
         # Until its file fills it, the table must not pass for one that was computed.
         self.register_buffer("text", torch.full((num_text_items, text_dim), torch.nan))
         self.register_buffer("events", torch.full((num_text_items,), OFTEN))
+        self.from_text: Tensor
+        if source == "fused":  # (1 + X, C), the first row for what all texts have in common
+            self.register_buffer("from_text", torch.zeros(1 + text_dim, collaborative_dim))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        if self.source == "fused" and f"{prefix}text" in state_dict:
+            # Adapters saved before there was a map gave such items no vector.
+            zeros = torch.zeros(self.from_text.shape)
+            state_dict.setdefault(f"{prefix}from_text", zeros)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def set_text(self, vectors: Tensor, events: Tensor | None = None) -> None:
@@ -78,6 +98,44 @@ class ItemVectors(nn.Module):
         self.text = vectors.detach().to(device, torch.float32, copy=True)
         self.events = events.to(device, copy=True)
 
+    @torch.no_grad()
+    def fit_from_text(self, collaborative: Tensor) -> None:
+        """Learns by ridge regression what the encoder's vector of an item may be, from its text.
+
+        Vectors of items that the encoder saw often count more.
+
+        Args:
+            collaborative: ``(N_c, C)`` float, the encoder's table.
+        """
+        count = min(len(collaborative), len(self.events))
+        square = DECAY * torch.eye(1 + self.text_dim, dtype=torch.float64)
+        product = torch.zeros(self.from_text.shape, dtype=torch.float64)
+        for start in range(0, count, ROWS_AT_A_TIME):
+            rows = slice(start, min(start + ROWS_AT_A_TIME, count))
+            seen = self.events[rows].cpu().double()
+            texts = F.pad(self.text[rows].cpu().double(), (1, 0), value=1.0)
+            weighed = texts * (seen / (seen + FEW))[:, None]
+            square += weighed.T @ texts
+            product += weighed.T @ collaborative[rows].cpu().double()
+        self.from_text.copy_(torch.linalg.solve(square, product))
+
+    def _encoded(self, collaborative: Tensor, text: Tensor) -> Tensor:
+        """Gives ``(N, C)``: the encoder's vectors, of what it never saw those that texts stand for.
+
+        Args:
+            collaborative: ``(N_c, C)`` float.
+            text: ``(N, X)`` float.
+        """
+        own = F.pad(collaborative.to(text), (0, 0, 0, len(text) - len(collaborative)))
+        never = self.events == 0
+        never[len(collaborative) :] = True
+        if torch.compiler.is_compiling():  # how many there are is no constant of a graph
+            guessed = self.from_text[0] + text @ self.from_text[1:]
+            return torch.where(never[:, None], guessed, own)
+        rows = never.nonzero()[:, 0]
+        guessed = self.from_text[0] + text[rows] @ self.from_text[1:]
+        return own.index_put((rows,), guessed)
+
     def forward(self, collaborative: Tensor | None, rarity: Tensor | None = None) -> Tensor:
         """Gives the vectors of items ``1..N``.
 
@@ -108,10 +166,10 @@ class ItemVectors(nn.Module):
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
+        encoded = self._encoded(collaborative, text)
         if not self.training and rarity is not None:
             text = text * (1 + rarity.to(text) * self.rare())[:, None]
-        own = collaborative.to(text) * (self.events[: len(collaborative), None] > 0)
-        return torch.cat([F.pad(own, (0, 0, 0, len(text) - len(collaborative))), text], 1)
+        return torch.cat([encoded, text], 1)
 
     def rare(self) -> Tensor:
         """Tells how rare each item is: ``(N,)`` float32, 1 if never seen, towards 0 if often."""

@@ -111,14 +111,17 @@ class BiTuningModel(BaseTuner):
         Args:
             vectors: ``(N, X)`` finite float, row ``j`` is item id ``j + 1``.
             events: ``(N,)`` int64, how often the encoder saw each item in its training: its vector
-                of one that it never saw is not used, and texts of rare ones count more. None:
-                often.
+                of one that it never saw is not used, but one that is guessed from the text, and
+                texts of rare ones count more. None: often.
 
         Raises:
             ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
         """
         adapter = self._active.adapter
         adapter.items.set_text(vectors, events)
+        encoder = self._active.encoder
+        if adapter.config.item_vectors == "fused" and encoder is not None:
+            adapter.items.fit_from_text(encoder.item_vectors())
         adapter.config = replace(adapter.config, num_text_items=len(vectors))
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
 

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from adapters import R, make_batch, make_model
 from conftest import NUM_ITEMS
 from peft import PeftModel
@@ -22,15 +24,21 @@ def test_fused_vectors_are_the_encoders_beside_those_of_text(fused):
     torch.testing.assert_close(fused.base_model.item_vectors(), side_by_side)
 
 
-def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
+def test_an_item_the_encoder_does_not_know_has_a_vector_guessed_from_its_text(fused, tmp_path):
     text = torch.randn(NUM_ITEMS + 2, TEXT_DIM)
     events = torch.full((NUM_ITEMS + 2,), 10**9)
     events[3:4] = 0
     fused.base_model.set_item_text_vectors(text, events)
     cold = [3, NUM_ITEMS, NUM_ITEMS + 1]
     actual = fused.base_model.item_vectors()
-    assert actual[cold, :R].eq(0).all()
-    assert actual[0, :R].ne(0).all()
+    table = fused.base_model.collaborative_encoder.item_vectors()
+    seen = [place for place in range(NUM_ITEMS) if place not in cold]
+    assert torch.equal(actual[seen, :R], table[seen])
+    features = np.column_stack([np.ones(len(text)), text.double()])
+    known, decay = features[seen], np.eye(1 + TEXT_DIM)
+    own = table[seen].double().numpy()
+    guessed = features @ np.linalg.solve(known.T @ known + decay, known.T @ own)
+    np.testing.assert_allclose(actual[cold, :R].detach(), guessed[cold], rtol=1e-4, atol=1e-5)
     boost = torch.ones(NUM_ITEMS + 2)
     boost[3] = 2  # 1 + 1 / (1 + 0)
     torch.testing.assert_close(actual[:, R:], boost[:, None] * text)
@@ -39,6 +47,38 @@ def test_an_item_the_encoder_does_not_know_has_its_text_alone(fused, tmp_path):
     assert torch.equal(loaded.base_model.item_vectors(), actual)
     logits = loaded(**make_batch(), return_logits=True).logits
     assert logits.shape[1] == NUM_ITEMS + 2
+
+
+def test_a_guess_finds_what_texts_tell_and_hears_little_of_rare_items():
+    generator = torch.Generator().manual_seed(0)
+    text = F.normalize(torch.randn(2000, TEXT_DIM, generator=generator), dim=1)
+    truth = torch.randn(TEXT_DIM, R, generator=generator)
+    table, events = text @ truth, torch.full((2000,), 50)
+    events[:100], events[100:150] = 0, 1
+    table[:100] = torch.nan  # of no use, whatever is there
+    items = ItemVectors("fused", num_text_items=0, text_dim=TEXT_DIM, collaborative_dim=R)
+    items.set_text(text, events)
+    items.fit_from_text(table.nan_to_num())
+    expected = text[:100] @ truth
+    assert (items(table)[:100, :R] - expected).norm() < 0.1 * expected.norm()
+    wrong = table.nan_to_num().clone()
+    wrong[100:150] += 1
+    items.fit_from_text(wrong)
+    assert (items(table)[:100, :R] - expected).norm() < 0.1 * expected.norm()
+
+
+def test_nobody_counted_and_nothing_is_guessed(fused):
+    text = torch.randn(NUM_ITEMS, TEXT_DIM)
+    fused.base_model.set_item_text_vectors(text, torch.zeros(NUM_ITEMS, dtype=torch.int64))
+    assert fused.base_model.item_vectors()[:, :R].eq(0).all()
+
+
+def test_a_compiled_graph_guesses_the_same(fused, monkeypatch):
+    events = torch.arange(NUM_ITEMS + 2)
+    fused.base_model.set_item_text_vectors(torch.randn(NUM_ITEMS + 2, TEXT_DIM), events)
+    plain = fused.base_model.item_vectors()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(fused.base_model.item_vectors(), plain)
 
 
 @pytest.mark.parametrize("source", ["text", "fused"])
@@ -84,7 +124,7 @@ def test_text_vectors_are_scored_as_they_are_and_can_be_set_again(llama, encoder
     ],
 )
 def test_wrong_text_vectors_are_refused(vectors, events, message):
-    items = ItemVectors("text", num_text_items=0, text_dim=5)
+    items = ItemVectors("text", num_text_items=0, text_dim=5, collaborative_dim=R)
     with pytest.raises(ValueError, match=message):
         items.set_text(vectors, events)
 
