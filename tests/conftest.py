@@ -174,7 +174,7 @@ def stops_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], li
     def stops(self, *args, **kwargs):
         if len(taken) == most:
             raise KeyboardInterrupt
-        taken.append((type(self.model), self.state.global_step))
+        taken.append((Path(self.args.output_dir).name, self.state.global_step))
         return step(self, *args, **kwargs)
 
     def stop(steps):

@@ -45,9 +45,9 @@ def test_the_console_shows_short_lines(trained):
     assert "Running training" not in printed
 
 
-# One step in: the SASRec is half done; three: the text reader; five: the adapter has no checkpoint;
-# six: it has one.
-@pytest.fixture(scope="module", params=[1, 3, 5, 6])
+# One step in: the SASRec is half done; three: the text reader; five: the SASRec's twin; seven: the
+# reader's; nine: the adapter has no checkpoint; ten: it has one.
+@pytest.fixture(scope="module", params=[1, 3, 5, 7, 9, 10])
 def resumed(request, shop, lm_folder, tmp_path_factory):
     """The folder of a run that was interrupted and gone on with; its log when it was cut off."""
     output = tmp_path_factory.mktemp("resumed") / "run"
@@ -62,7 +62,7 @@ def resumed(request, shop, lm_folder, tmp_path_factory):
     assert result.exit_code == 0, result.output
     assert len(taken) > request.param
     # No step is taken again, but for the adapter's before its first checkpoint.
-    assert len(taken) - len(set(taken)) == (request.param == 5)
+    assert len(taken) - len(set(taken)) == (request.param == 9)
     return output, log
 
 
@@ -76,7 +76,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(resumed, trained):
 def test_a_resumed_run_appends_and_repeats_no_step(resumed, trained):
     output, log = resumed
     assert log.rstrip().endswith("WARNING laser_peft.run_log: interrupted; --resume goes on")
-    for name in ("sasrec", "laser-phase-1", "laser"):
+    for name in ("sasrec", "laser-phase-1", "twin-sasrec", "twin-reading", "laser"):
         steps = [
             [(row["step"], row.get("loss")) for row in history(run, name)]
             for run in (output, trained[0])

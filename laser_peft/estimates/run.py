@@ -13,7 +13,7 @@ from laser_peft.data import PromptBuilder
 from laser_peft.experiment import Experiment
 from laser_peft.runs import last_checkpoint
 from laser_peft.training import LaserSettings, SASRecSettings, phases_of, twin_settings
-from laser_peft.training.twin import ENCODER, READER
+from laser_peft.training.twin import ENCODER, FINISHED, READER
 from laser_peft.tuner import BiTuningConfig
 
 from .adapter import AdapterPlan, estimate_adapter
@@ -97,7 +97,8 @@ def estimate_train_run(
         phases = phases_of(adapter, run.laser, len(split.train_histories), plan.twin)
         names = [*(phase.name for phase in phases), ENCODER, READER]
         done = {name: done_steps(output / "checkpoints" / name) for name in names}
-        if phases[-1].twin is not None:
+        finished = output / "checkpoints" / FINISHED
+        if phases[-1].twin is not None and not finished.is_dir():
             twin = estimate_encoder(
                 split.before_last(),
                 num_items,

@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from torch import Tensor
 from transformers import PretrainedConfig, TrainerCallback
 
-from laser_peft.collaborative import SASRecConfig
+from laser_peft.collaborative import SASRecConfig, SASRecModel
 from laser_peft.data import PaddingCollator, Split
 from laser_peft.data.sequences import Example, training_events
 from laser_peft.losses import sampled_cross_entropy
 from laser_peft.masking import newest_state
-from laser_peft.runs import last_checkpoint
+from laser_peft.runs import last_checkpoint, save_whole
 from laser_peft.tuner.adapter import PartFactors
 from laser_peft.tuner.layer import ActiveAdapter
 
@@ -34,7 +35,7 @@ from .reading import kept_as_it_is, train_reading
 from .sasrec import SASRecSettings, train_sasrec
 
 logger = logging.getLogger(__name__)
-ENCODER, READER = "twin-sasrec", "twin-reading"
+ENCODER, READER, FINISHED = "twin-sasrec", "twin-reading", "twin"
 FITTED_ON, DRAWN = 2048, 2048  # users, and items that stand for the catalogue
 AT_A_TIME = 256
 
@@ -78,7 +79,8 @@ def beside_twin(
         model: a causal LM with a Bi-Tuning adapter of fused item vectors, with a text skip and a
             collaborative one, whose text vectors are set and whose text reader has learnt.
         split: as ``train_laser`` takes it; the twin is trained without the last training items.
-        checkpoints: folder in which those of the twin are, ``twin-sasrec`` and ``twin-reading``.
+        checkpoints: folder in which those of the twin are, ``twin-sasrec`` and ``twin-reading``,
+            and its finished encoder, ``twin``.
         settings: of the twin's SASRec.
         reading_epochs: of its text reader.
         max_items: longest history in items.
@@ -92,15 +94,7 @@ def beside_twin(
     state = {name: value.clone() for name, value in adapter.text_reader.state_dict().items()}
     events, from_text = adapter.items.events, adapter.items.from_text.clone()
     going_on: dict[str, Any] = dict(max_items=max_items, seed=seed)
-    twin = train_sasrec(
-        before,
-        len(events),
-        checkpoints / ENCODER,
-        settings,
-        resume_from_checkpoint=last_checkpoint(checkpoints / ENCODER),
-        callbacks=callbacks_of(ENCODER),
-        **going_on,
-    )
+    twin = _encoder(before, len(events), checkpoints, settings, callbacks_of(ENCODER), going_on)
     frozen.model = twin.to(own.device).requires_grad_(False)
     counted = training_events(before.train_histories, len(events))[1:]
     adapter.items.events = torch.from_numpy(counted).to(events)
@@ -127,6 +121,32 @@ def beside_twin(
         adapter.items.from_text.copy_(from_text)
         adapter.text_reader.load_state_dict(state)
         adapter.part_factors = None
+
+
+def _encoder(
+    before: Split,
+    num_items: int,
+    checkpoints: Path,
+    settings: SASRecSettings,
+    callbacks: Sequence[TrainerCallback],
+    going_on: dict[str, Any],
+) -> SASRecModel:
+    """Trains the twin of the encoder, unless an interrupted run had finished it."""
+    folder = checkpoints / FINISHED
+    if folder.is_dir():
+        return SASRecModel.from_pretrained(folder)
+    twin = train_sasrec(
+        before,
+        num_items,
+        checkpoints / ENCODER,
+        settings,
+        resume_from_checkpoint=last_checkpoint(checkpoints / ENCODER),
+        callbacks=callbacks,
+        **going_on,
+    )
+    if PartialState().is_main_process:
+        save_whole(twin, folder)
+    return twin
 
 
 def part_factors(
