@@ -16,8 +16,11 @@ import jinja2
 import pytest
 import torch
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -27,7 +30,7 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
-from laser_peft import SASRecConfig, SASRecModel
+from laser_peft import BiTuningConfig, SASRecConfig, SASRecModel
 from laser_peft.cli import app
 from laser_peft.data import (
     Catalogue,
@@ -149,6 +152,23 @@ def lm_folder(tmp_path_factory, tokenizer) -> str:
     make_lm("llama", vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def make_fused(
+    lm_folder: str, encoder_folder: str, events: torch.Tensor, text_dim: int
+) -> PeftModel:
+    """Makes a model that reads ``text_dim`` wide texts of items the encoder saw so often."""
+    torch.manual_seed(0)
+    config = BiTuningConfig(
+        collaborative_encoder=encoder_folder,
+        num_prefix_tokens=3,
+        item_vectors="fused",
+        item_text_dim=text_dim,
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(lm_folder), config)
+    texts = F.normalize(torch.randn(NUM_ITEMS, text_dim), dim=1)
+    model.base_model.set_item_text_vectors(texts, events)
+    return model
 
 
 @pytest.fixture

@@ -95,11 +95,11 @@ def beside_twin(
     events, from_text = adapter.items.events, adapter.items.from_text.clone()
     going_on: dict[str, Any] = dict(max_items=max_items, seed=seed)
     twin = _encoder(before, len(events), checkpoints, settings, callbacks_of(ENCODER), going_on)
-    frozen.model = twin.to(own.device).requires_grad_(False)
     counted = training_events(before.train_histories, len(events))[1:]
-    adapter.items.events = torch.from_numpy(counted).to(events)
-    adapter.items.fit_from_text(frozen.item_vectors())
     try:
+        frozen.model = twin.to(own.device).requires_grad_(False)
+        adapter.items.events = torch.from_numpy(counted).to(events)
+        adapter.items.fit_from_text(frozen.item_vectors())
         adapter.text_reader.reset_parameters()
         train_reading(
             model,

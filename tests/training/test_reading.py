@@ -3,11 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NUM_ITEMS
-from peft import get_peft_model
-from transformers import AutoModelForCausalLM, TrainerCallback
+from conftest import NUM_ITEMS, make_fused
+from transformers import TrainerCallback
 
-from laser_peft import BiTuningConfig
 from laser_peft.training import LaserSettings, train_in_phases
 from laser_peft.training.reading import Reading
 from laser_peft.tuner.text_reader import TextReader
@@ -18,17 +16,7 @@ X = 7
 @pytest.fixture(scope="module")
 def learn(lm_folder, encoder_folder, split, prompts):
     def learn(folder, *callbacks, **settings):
-        torch.manual_seed(0)
-        llm = AutoModelForCausalLM.from_pretrained(lm_folder)
-        config = BiTuningConfig(
-            collaborative_encoder=encoder_folder,
-            num_prefix_tokens=3,
-            item_vectors="fused",
-            item_text_dim=X,
-        )
-        model = get_peft_model(llm, config)
-        texts = F.normalize(torch.randn(NUM_ITEMS, X), dim=1)
-        model.base_model.set_item_text_vectors(texts, torch.arange(NUM_ITEMS))
+        model = make_fused(lm_folder, encoder_folder, torch.arange(NUM_ITEMS), X)
         settings = LaserSettings(**{"epochs": 1, "reading_epochs": 3, "batch_size": 8} | settings)
         train_in_phases(
             model, split, prompts, folder, settings, max_items=50, callbacks_of=lambda _: callbacks

@@ -5,12 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from conftest import NUM_ITEMS
-from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+from conftest import NUM_ITEMS, make_fused
+from transformers import AutoConfig, TrainerCallback
 
-from laser_peft import BiTuningConfig
 from laser_peft.collaborative import ItemVectorConfig, SASRecModel
 from laser_peft.data.sequences import training_events
 from laser_peft.losses import catalogue_cross_entropy
@@ -32,19 +29,8 @@ SASREC = SASRecSettings(epochs=2, hidden_size=16)
 
 @pytest.fixture
 def model(lm_folder, encoder_folder, split):
-    torch.manual_seed(0)
-    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
-    config = BiTuningConfig(
-        collaborative_encoder=encoder_folder,
-        num_prefix_tokens=3,
-        item_vectors="fused",
-        item_text_dim=X,
-    )
-    model = get_peft_model(llm, config)
-    texts = F.normalize(torch.randn(NUM_ITEMS, X), dim=1)
-    events = torch.from_numpy(training_events(split.train_histories, NUM_ITEMS)[1:])
-    model.base_model.set_item_text_vectors(texts, events)
-    return model
+    events = training_events(split.train_histories, NUM_ITEMS)[1:]
+    return make_fused(lm_folder, encoder_folder, torch.from_numpy(events), X)
 
 
 @pytest.fixture
