@@ -4,5 +4,13 @@ from .card import RunFacts
 from .config import RecommenderConfig
 from .prompt_limit import prompt_limit
 from .recommender import LaserRecommender, Recommendation
+from .session import Session
 
-__all__ = ["LaserRecommender", "Recommendation", "RecommenderConfig", "RunFacts", "prompt_limit"]
+__all__ = [
+    "LaserRecommender",
+    "Recommendation",
+    "RecommenderConfig",
+    "RunFacts",
+    "Session",
+    "prompt_limit",
+]

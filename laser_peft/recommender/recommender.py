@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +30,7 @@ from .requests import (
     dense_pairs,
     listed,
 )
+from .session import Session
 from .users import score_candidates, similar, user_vectors
 from .vector_cache import VectorCache
 
@@ -261,17 +263,25 @@ class LaserRecommender:
             ValueError: at once for ``k``, ``batch_size``, ``allow`` and ``deny``; in passing for a
                 history, with its number from 0.
         """
-        check_at_least_one(k=k, batch_size=batch_size)
-        allowed = allowed_items(self.catalogue, self._removed, allow, deny)
-        shelf = Shelf.of(self._vectors.vectors(), allowed)
+        check_at_least_one(batch_size=batch_size)
+        shelf = self.shelf(k, allow=allow, deny=deny)
         batches = batches_of(dense_histories(self.catalogue, histories), batch_size)
         return (
-            [self._recommendation(*item) for item in best]
+            found
             for batch in batches
-            for best in best_items(
-                self._users(batch), shelf, k, left_out=batch if exclude_seen else None
-            )
+            for found in self.best(self._users(batch), shelf, k, batch if exclude_seen else None)
         )
+
+    def session(self, history: Iterable[str] = ()) -> Session:
+        """Follows one user, whose new events are read without reading the old ones again.
+
+        Args:
+            history: catalogue ids of what the user has had, oldest first, none for a new user.
+
+        Raises:
+            ValueError: if an item is unknown.
+        """
+        return Session(self, history)
 
     def score(
         self,
@@ -378,6 +388,21 @@ class LaserRecommender:
 
     def _users(self, histories: Sequence[Any]) -> torch.Tensor:
         return user_vectors(self.model, self.prompts, histories, max_items=self.config.max_items)
+
+    def shelf(
+        self, k: int, *, allow: Iterable[str] | None = None, deny: Iterable[str] | None = None
+    ) -> Shelf:
+        """Gives what may be recommended; arguments and errors are those of :meth:`recommend`."""
+        check_at_least_one(k=k)
+        allowed = allowed_items(self.catalogue, self._removed, allow, deny)
+        return Shelf.of(self._vectors.vectors(), allowed)
+
+    def best(
+        self, users: torch.Tensor, shelf: Shelf, k: int, left_out: Sequence[np.ndarray] | None
+    ) -> list[list[Recommendation]]:
+        """Finds the k best of a shelf for ``(B, R)`` user vectors; see :func:`best_items`."""
+        found = best_items(users, shelf, k, left_out=left_out)
+        return [[self._recommendation(*item) for item in best] for best in found]
 
     def _recommendation(self, dense: int, score: float) -> Recommendation:
         row = dense - 1

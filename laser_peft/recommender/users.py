@@ -14,6 +14,7 @@ from torch import Tensor
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
+from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
 
@@ -36,9 +37,48 @@ def user_vectors(
     batch = PaddingCollator()(
         [{"input_ids": prompts(history), "history": history[-max_items:]} for history in histories]
     )
+    return _read(model, batch)
+
+
+@torch.inference_mode()
+def user_vector_after(
+    model: PeftModel,
+    prompts: PromptBuilder,
+    history: np.ndarray,
+    memory: TextMemory,
+    *,
+    max_items: int,
+) -> Tensor:
+    """Reads one user; of the prompt only what is not remembered.
+
+    Args:
+        model: as :func:`user_vectors` takes it and what follows.
+        prompts: says histories in tokens.
+        history: dense ids, oldest first; may be empty.
+        memory: of this user's prompts so far, which then holds this one; it begins anew where
+            the prompt does, as when it has lost its oldest items.
+        max_items: how many of the newest the collaborative encoder reads.
+
+    Returns:
+        ``(1, R)`` float.
+    """
+    tokens = prompts.with_places(history)[0]
+    known = [] if memory.ids is None else memory.ids[0].tolist()
+    if known != tokens[: len(known)]:
+        memory.forget()
+        known = []
+    batch = PaddingCollator()(
+        [{"input_ids": tokens[len(known) :], "history": history[-max_items:]}]
+    )
+    del batch["attention_mask"]
+    ending = torch.tensor(prompts.ending, dtype=torch.int64)
+    return _read(model, batch | {"ending_ids": ending}, text_memory=memory)
+
+
+def _read(model: PeftModel, batch: dict[str, Tensor], **others: TextMemory) -> Tensor:
     batch = {name: values.to(model.device) for name, values in batch.items()}
     with in_eval_mode(model):
-        users = model(**batch, return_user_vectors=True).user_vectors
+        users = model(**batch, **others, return_user_vectors=True).user_vectors
     return users / model.peft_config[model.active_adapter].temperature
 
 

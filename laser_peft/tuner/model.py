@@ -49,8 +49,8 @@ class BiTuningModel(BaseTuner):
         """Reads each user's text and history into a user vector, or runs the LM.
 
         It recommends when any of ``history``, ``history_mask``, ``history_states``,
-        ``text_rows``, ``item_vectors``, ``negatives``, ``return_logits`` or labels of shape
-        ``(B,)`` is given, or ``return_user_vectors=True``. The LM's backbone then reads
+        ``text_rows``, ``text_memory``, ``item_vectors``, ``negatives``, ``return_logits`` or labels
+        of shape ``(B,)`` is given, or ``return_user_vectors=True``. The LM's backbone then reads
         ``[text][prefix][suffix]``, or what ``layout`` says; its vocabulary head is never called.
         Padding may stand on any side, in the text and in the history: it changes nothing. Any
         other call is the LM's own, with the prefix before the text and outputs over the caller's
@@ -71,7 +71,11 @@ class BiTuningModel(BaseTuner):
                 * ``text_rows (n,)`` and ``text_lengths (n,)`` int64, for n users who share texts,
                   as one shopper at n times does: the row of the text that each is told in, and how
                   many of its real tokens, the first ones. Histories and labels are then n.
-                * ``ending_ids (E,)`` int64, with these: tokens that follow each such beginning.
+                * ``text_memory``, a :class:`TextMemory` of one user's text, in place of its part
+                  that an earlier call has read; ``input_ids (1, T)`` are what follows, and join
+                  it.
+                * ``ending_ids (E,)`` int64, with one of these: tokens that follow each such
+                  beginning, or all that is remembered.
                 * ``item_vectors (N, R)`` float, the catalogue, in place of the adapter's.
                 * ``labels (B,)`` int64, the next item's id in ``1..N``; or ``(B, T)``, the LM's.
                 * ``negatives (K,)`` int64 item ids drawn uniformly with replacement, only with

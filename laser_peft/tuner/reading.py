@@ -25,6 +25,7 @@ from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
 from .joining import join, pack, read
 from .layer import ActiveAdapter
+from .text_memory import TextMemory
 
 
 class UserTexts(NamedTuple):
@@ -81,6 +82,7 @@ def user_states(
     active: ActiveAdapter,
     texts: UserTexts,
     prefix: Tensor,
+    memory: TextMemory | None = None,
 ) -> Tensor:
     """Reads each user.
 
@@ -90,6 +92,7 @@ def user_states(
         active: the adapter.
         texts: what the users are told in.
         prefix: ``(n, P, D)`` float.
+        memory: of the one text, which one user is told in whole.
 
     Returns:
         ``(n, S, H)`` float, the states that the user is read from.
@@ -107,7 +110,7 @@ def user_states(
     may_share = not texts.embedded.requires_grad
     if may_share and (torch.is_grad_enabled() or texts.rows is not None):
         if shares_texts(lm, active.config, num_tokens, num_ending, texts.most_users_of_one):
-            return _after_shared_texts(lm, texts, prefix, suffix)
+            return _after_shared_texts(lm, texts, prefix, suffix, memory)
     texts = texts.one_each(lm)
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
@@ -135,7 +138,11 @@ def shares_texts(
 
 
 def _after_shared_texts(
-    lm: PreTrainedModel, texts: UserTexts, prefix: Tensor, suffix: Tensor
+    lm: PreTrainedModel,
+    texts: UserTexts,
+    prefix: Tensor,
+    suffix: Tensor,
+    memory: TextMemory | None,
 ) -> Tensor:
     """Reads each text once, without gradients, and each user's tokens behind it."""
     text, num_users = texts.embedded, texts.num_users
@@ -146,8 +153,12 @@ def _after_shared_texts(
     if texts.ending is not None:
         ending = embed(lm, texts.ending[None], None).to(text)
         parts.insert(0, ending.expand(num_users, -1, -1))
-    packed = pack(text, texts.is_real).inputs_embeds
-    states = read_beginnings(lm, packed, rows, lengths, torch.cat(parts, 1))
+    behind = torch.cat(parts, 1)
+    if memory is not None:
+        states = memory.states_after(lm, text, behind)
+    else:
+        packed = pack(text, texts.is_real).inputs_embeds
+        states = read_beginnings(lm, packed, rows, lengths, behind)
     return states[:, states.size(1) - len(suffix) :].contiguous()
 
 

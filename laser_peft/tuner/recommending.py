@@ -21,6 +21,7 @@ from .fusing import fuse, reading_loss
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
 from .reading import UserTexts, user_states
+from .text_memory import TextMemory
 
 # What says whose history it is, in a recommendation and in a text.
 HISTORY_ARGUMENTS = ("history", "history_mask", "history_states")
@@ -30,6 +31,7 @@ BEGINNING_ARGUMENTS = ("text_rows", "text_lengths", "ending_ids")
 RECOMMENDATION_ARGUMENTS = (
     *HISTORY_ARGUMENTS,
     *BEGINNING_ARGUMENTS,
+    "text_memory",
     *("item_vectors", "negatives", "return_logits", "return_user_vectors"),
 )
 # What Trainer, tokenizers and PEFT's task wrappers add to a call; none of it concerns us here.
@@ -60,6 +62,7 @@ class RecommendationInputs(NamedTuple):
     text_rows: Tensor | None = None
     text_lengths: Tensor | None = None
     ending_ids: Tensor | None = None
+    text_memory: TextMemory | None = None
     item_vectors: Tensor | None = None
     labels: Tensor | None = None
     negatives: Tensor | None = None
@@ -84,7 +87,7 @@ class RecommendationInputs(NamedTuple):
                 f"a recommendation does not take the arguments {unknown}; it takes "
                 f"{', '.join(known)} and return_user_vectors"
             )
-        inputs = cls(**{name: arguments[name] for name in known if name in arguments})
+        inputs = cls(**{name: arguments[name] for name in known if name in arguments})._remembered()
         for name in INDICES:
             values = getattr(inputs, name)
             if values is not None and (values.is_floating_point() or values.is_complex()):
@@ -101,6 +104,26 @@ class RecommendationInputs(NamedTuple):
                 )
         _check_negatives(inputs)
         return inputs
+
+    def _remembered(self) -> "RecommendationInputs":
+        """Puts what is remembered of a text before what is given of it.
+
+        Raises:
+            ValueError: if the text comes in a way that a memory has no room for.
+        """
+        memory = self.text_memory
+        if memory is None:
+            return self
+        others = ("attention_mask", "inputs_embeds", "text_rows", "text_lengths")
+        beside = [name for name in others if getattr(self, name) is not None]
+        if beside:
+            raise ValueError(
+                f"text_memory does not go with {beside[0]}: it continues one user's text by "
+                "input_ids alone, without padding"
+            )
+        ids = memory.extended(self.input_ids)
+        row = ids.new_zeros(1)
+        return self._replace(input_ids=ids, text_rows=row, text_lengths=row + ids.size(1))
 
     @property
     def beginnings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -128,7 +151,10 @@ def wants_recommendation(arguments: dict[str, Any]) -> bool:
         return bool(asked)
     if has_item_labels or arguments.get("return_logits"):
         return True
-    if any(name in arguments for name in ("item_vectors", "negatives", *BEGINNING_ARGUMENTS)):
+    if any(
+        name in arguments
+        for name in ("item_vectors", "negatives", "text_memory", *BEGINNING_ARGUMENTS)
+    ):
         return True
     return labels is None and any(name in arguments for name in HISTORY_ARGUMENTS)
 
@@ -169,7 +195,9 @@ def recommend(
     )
     condensed = adapter.prefix_for(states, states_mask)
     if active.counts_correction:
-        read = user_states(call, lm, active, texts, condensed.prefix)
+        read = user_states(call, lm, active, texts, condensed.prefix, inputs.text_memory)
+        if inputs.text_memory is not None:
+            inputs.text_memory.ids = inputs.input_ids
         learned = adapter.head(read).to(text.device)
     else:
         learned = states.new_zeros(texts.num_users, adapter.items.text_dim)

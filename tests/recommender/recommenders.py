@@ -16,12 +16,17 @@ from laser_peft.recommender import RecommenderConfig
 LIMITS = RecommenderConfig(max_tokens=120)
 
 
-def make_recommender(lm_folder, encoder_folder, shop, tokenizer, item_vectors="collaborative"):
+def make_recommender(
+    lm_folder, encoder_folder, shop, tokenizer, item_vectors="collaborative", **options
+):
     """One over the tiny shop; with text, items i0 and i7 are new to the encoder."""
     torch.manual_seed(0)
     llm = AutoModelForCausalLM.from_pretrained(lm_folder)
     config = BiTuningConfig(
-        collaborative_encoder=encoder_folder, item_vectors=item_vectors, init_weights=False
+        collaborative_encoder=encoder_folder,
+        item_vectors=item_vectors,
+        init_weights=False,
+        **options,
     )
     model = get_peft_model(llm, config).eval()
     adapter = model.base_model.layer.bituning_adapters["default"]

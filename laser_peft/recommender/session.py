@@ -1,0 +1,74 @@
+"""One user who goes on: each new event is read behind what was read before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from laser_peft.tuner import TextMemory
+
+from .requests import dense_history
+from .users import user_vector_after
+
+if TYPE_CHECKING:
+    from .recommender import LaserRecommender, Recommendation
+
+
+class Session:
+    """A user's history, what the language model remembers of it, and recommendations for it.
+
+    They are those of ``LaserRecommender.recommend`` for the whole history, up to rounding, at a
+    fraction of its time where the adapter's layout is text-first and the language model can go on
+    from a text. A prompt that is full loses its oldest items and is then read anew.
+
+    Args:
+        recommender: whose catalogue and model are used, as they are at each call.
+        history: catalogue ids of what the user has had, oldest first.
+
+    Raises:
+        ValueError: if an item is unknown.
+    """
+
+    def __init__(self, recommender: LaserRecommender, history: Iterable[str] = ()) -> None:
+        self._recommender = recommender
+        self._history = dense_history(recommender.catalogue, history)
+        self._memory = TextMemory()
+
+    @property
+    def history(self) -> list[str]:
+        """Catalogue ids of what the user has had, oldest first."""
+        item_ids = self._recommender.catalogue.item_ids
+        return [item_ids[dense - 1] for dense in self._history]
+
+    def add(self, item_ids: str | Iterable[str]) -> None:
+        """Appends what the user has had now: an item, or several, oldest first.
+
+        Raises:
+            ValueError: if an item is unknown; the history then stays as it is.
+        """
+        items = [item_ids] if isinstance(item_ids, str) else item_ids
+        new = dense_history(self._recommender.catalogue, items)
+        self._history = np.concatenate([self._history, new])
+
+    def recommend(
+        self,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+    ) -> list[Recommendation]:
+        """Recommends the k items most likely to come next; see ``LaserRecommender.recommend``."""
+        recommender = self._recommender
+        shelf = recommender.shelf(k, allow=allow, deny=deny)
+        user = user_vector_after(
+            recommender.model,
+            recommender.prompts,
+            self._history,
+            self._memory,
+            max_items=recommender.config.max_items,
+        )
+        left_out = [self._history] if exclude_seen else None
+        return recommender.best(user, shelf, k, left_out)[0]
