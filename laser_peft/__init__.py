@@ -2,7 +2,7 @@
 
 from .collaborative import SASRecConfig, SASRecModel
 from .recommender import LaserRecommender, Recommendation
-from .tuner import BiTuningConfig, BiTuningModel, BiTuningOutput
+from .tuner import BiTuningConfig, BiTuningModel, BiTuningOutput, TextMemory
 
 __version__ = "0.1.0.dev0"
 
@@ -14,4 +14,5 @@ __all__ = [
     "Recommendation",
     "SASRecConfig",
     "SASRecModel",
+    "TextMemory",
 ]

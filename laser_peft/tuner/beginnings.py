@@ -46,58 +46,22 @@ def read_beginnings(
     Returns:
         ``(n, V, H)`` float states of the virtual tokens, as if each user had been read alone.
     """
-    return read_after(lm, remember(lm, text), rows, lengths, tokens, num_texts=len(text))
-
-
-@torch.no_grad()
-def remember(lm: PreTrainedModel, text: Tensor, memory: DynamicCache | None = None) -> DynamicCache:
-    """Reads texts, or what follows remembered ones, and keeps their keys and values.
-
-    Args:
-        lm: a language model that :func:`can_share` is True for.
-        text: ``(B, T, D)`` float embedded tokens; where a text ends, pads follow.
-        memory: what came before, which is extended; None: nothing.
-    """
-    if memory is None:
-        # Some make no memory of their own while they are in training mode.
-        memory = DynamicCache(config=lm.config.get_text_config(decoder=True))
-    if text.size(1):
-        backbone = backbone_of(lm)
+    backbone = backbone_of(lm)
+    # Some make no memory of their own while they are in training mode.
+    memory = DynamicCache(config=lm.config.get_text_config(decoder=True))
+    with torch.no_grad():
         backbone(inputs_embeds=text, past_key_values=memory, use_cache=True, return_dict=True)
-    return memory
-
-
-def read_after(
-    lm: PreTrainedModel,
-    memory: DynamicCache,
-    rows: Tensor,
-    lengths: Tensor,
-    tokens: Tensor,
-    *,
-    num_texts: int,
-) -> Tensor:
-    """Reads virtual tokens after beginnings of remembered texts; the memory then holds them too.
-
-    Args:
-        lm: the language model that remembers.
-        memory: of ``num_texts`` B texts of T tokens, pads last.
-        rows: ``(n,)``, as :func:`read_beginnings` takes them and what follows.
-        lengths: ``(n,)``.
-        tokens: ``(n, V, D)``.
-        num_texts: B.
-    """
-    num_tokens = memory.get_seq_length()
-    places = _places_among(rows, num_texts)  # (n,), of a user among those of its text
-    num_virtual = tokens.size(1)
+    places = _places_among(rows, len(text))  # (n,), of a user among those of its text
+    num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)
     most = int(places.max()) + 1 if len(places) else 0
     blocks = tokens.new_zeros(num_texts, most, num_virtual, tokens.size(-1))
-    blocks = blocks.index_put((rows, places), tokens)
+    blocks = blocks.index_put((rows, places), tokens).to(text.dtype)
     ends = lengths.new_zeros(num_texts, most).index_put((rows, places), lengths)
-    steps = torch.arange(num_virtual, device=tokens.device)
+    steps = torch.arange(num_virtual, device=text.device)
     positions = (ends[:, :, None] + steps).flatten(1)  # (B, K V)
-    output = backbone_of(lm)(
+    output = backbone(
         inputs_embeds=blocks.flatten(1, 2),
-        attention_mask=_mask(ends, num_tokens, num_virtual, tokens.dtype),
+        attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
         position_ids=positions,
         past_key_values=memory,
         use_cache=True,

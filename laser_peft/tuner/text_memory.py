@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .beginnings import read_after, remember
+from .base_model import backbone_of
 
 
 class TextMemory:
@@ -62,10 +62,22 @@ class TextMemory:
         Returns:
             ``(1, V, H)`` float states.
         """
-        known = 0 if self._cache is None else self._cache.get_seq_length()
-        self._cache = remember(lm, text[:, known:], self._cache)
-        # What is read behind it is not remembered: a layer's new keys replace its old ones.
-        branch = copy.copy(self._cache)
-        branch.layers = [copy.copy(layer) for layer in self._cache.layers]
-        row = torch.zeros(1, dtype=torch.int64, device=text.device)
-        return read_after(lm, branch, row, row + text.size(1), tokens, num_texts=1)
+        # Plain layers, which keep every token: can_share has seen to it that windows are wider.
+        cache = DynamicCache() if self._cache is None else _branch(self._cache)
+        new = torch.cat([text[:, cache.get_seq_length() :], tokens.to(text)], 1)
+        backbone = backbone_of(lm)
+        output = backbone(
+            inputs_embeds=new, past_key_values=cache, use_cache=True, return_dict=True
+        )
+        for layer in cache.layers:
+            layer.keys = layer.keys[..., : text.size(1), :].detach()
+            layer.values = layer.values[..., : text.size(1), :].detach()
+        self._cache = cache
+        return output.last_hidden_state[:, -tokens.size(1) :]
+
+
+def _branch(cache: DynamicCache) -> DynamicCache:
+    """Copies what may grow without the other: new keys replace a layer's old ones."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    return branch
