@@ -1,7 +1,7 @@
 """Reads virtual tokens after beginnings of texts, each text once.
 
-Axes: B texts, T text tokens, n users, K users of one text, V virtual tokens of a user, D width of
-the LM's embeddings, H width of its last hidden states.
+Axes: B texts, T text tokens, n users, K users of one text, V virtual tokens of a user, the
+last S of which are read, D width of the LM's embeddings, H width of its last hidden states.
 
 With the virtual tokens behind the text nothing that is learnt comes before it: the text is read
 without gradients, and all users of a text (the same shopper at different times) share that reading.
@@ -20,19 +20,26 @@ from laser_peft.eval_mode import in_eval_mode
 
 from .base_model import backbone_of
 from .devices import device_of
+from .joining import read
+from .trimming import only_at
+from .trying import is_of_memory, reads_alike
 
 logger = logging.getLogger(__name__)
 
 # Names under which configurations keep how far back a token can look.
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
-# Of the states' standard deviation: kernels differ by rounding, a mask that is not obeyed by more.
-TOLERANCE, TOLERANCE_IN_HALF_PRECISION = 0.01, 0.2
 # By model: how it was when it was tried, and whether it read alike.
 _OBEYS: WeakKeyDictionary[PreTrainedModel, tuple[tuple[object, ...], bool]] = WeakKeyDictionary()
 
 
 def read_beginnings(
-    lm: PreTrainedModel, text: Tensor, rows: Tensor, lengths: Tensor, tokens: Tensor
+    lm: PreTrainedModel,
+    text: Tensor,
+    rows: Tensor,
+    lengths: Tensor,
+    tokens: Tensor,
+    *,
+    num_read: int,
 ) -> Tensor:
     """Reads each user's virtual tokens after a beginning of a text.
 
@@ -42,14 +49,15 @@ def read_beginnings(
         rows: ``(n,)`` int64, the text that each user reads.
         lengths: ``(n,)`` int64 in ``0..T``, how many of its tokens.
         tokens: ``(n, V, D)`` float, what follows them.
+        num_read: S, how many of these are wanted, the last ones.
 
     Returns:
-        ``(n, V, H)`` float states of the virtual tokens, as if each user had been read alone.
+        ``(n, S, H)`` float, states of virtual tokens, as if each user had been read alone.
     """
     backbone = backbone_of(lm)
     # Some make no memory of their own while they are in training mode.
     memory = DynamicCache(config=lm.config.get_text_config(decoder=True))
-    with torch.no_grad():
+    with torch.no_grad(), only_at(lm, rows.new_zeros(len(text), 0)):  # for its keys and values
         backbone(inputs_embeds=text, past_key_values=memory, use_cache=True, return_dict=True)
     places = _places_among(rows, len(text))  # (n,), of a user among those of its text
     num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)
@@ -59,15 +67,19 @@ def read_beginnings(
     ends = lengths.new_zeros(num_texts, most).index_put((rows, places), lengths)
     steps = torch.arange(num_virtual, device=text.device)
     positions = (ends[:, :, None] + steps).flatten(1)  # (B, K V)
-    output = backbone(
-        inputs_embeds=blocks.flatten(1, 2),
-        attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
-        position_ids=positions,
-        past_key_values=memory,
-        use_cache=True,
-        return_dict=True,
-    )
-    states = output.last_hidden_state.unflatten(1, (most, num_virtual))
+    ends_of_blocks = num_virtual * torch.arange(1, most + 1, device=text.device)
+    wanted = (ends_of_blocks[:, None] + torch.arange(-num_read, 0, device=text.device)).flatten()
+    wanted = wanted.expand(num_texts, -1)  # (B, K S)
+    with only_at(lm, wanted):
+        output = backbone(
+            inputs_embeds=blocks.flatten(1, 2),
+            attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
+            position_ids=positions,
+            past_key_values=memory,
+            use_cache=True,
+            return_dict=True,
+        )
+    states = read(output.last_hidden_state, wanted).unflatten(1, (most, num_read))
     return states[rows.to(states.device), places.to(states.device)]
 
 
@@ -136,23 +148,14 @@ def _reads_alike(lm: PreTrainedModel) -> bool:
             ]
         )
         try:
-            shared = read_beginnings(lm, text[None], torch.zeros_like(lengths), lengths, tokens)
+            rows = torch.zeros_like(lengths)
+            shared = read_beginnings(lm, text[None], rows, lengths, tokens, num_read=2)
         except Exception as error:  # of any kind: whatever a foreign forward makes of such a mask
-            if _is_of_memory(error):
+            if is_of_memory(error):
                 raise
             logger.info("%s cannot share a text: %s", type(lm).__name__, error)
             return False
-    is_exact = torch.finfo(alone.dtype).eps < torch.finfo(torch.float16).eps
-    tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
-    return bool((shared - alone).abs().max() <= tolerance * alone.float().std())
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Tells a lack of memory, of which the CPU's allocator has no class, from other errors."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "not enough memory" in said)
-    )
+    return reads_alike(shared, alone)
 
 
 def _places_among(rows: Tensor, num_texts: int) -> Tensor:

@@ -5,6 +5,7 @@ tokens, S suffix tokens, D width of the LM's embeddings, H width of its last hid
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from .config import BiTuningConfig
 from .joining import join, pack, read
 from .layer import ActiveAdapter
 from .text_memory import TextMemory
+from .trimming import only_at
 
 
 class UserTexts(NamedTuple):
@@ -115,7 +117,9 @@ def user_states(
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
-    hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+    wanted = nullcontext() if reading == "mean" else only_at(lm, joined.suffix_positions)
+    with wanted:
+        hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
     if reading == "mean":
         return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
     return read(hidden, joined.suffix_positions)
@@ -155,11 +159,9 @@ def _after_shared_texts(
         parts.insert(0, ending.expand(num_users, -1, -1))
     behind = torch.cat(parts, 1)
     if memory is not None:
-        states = memory.states_after(lm, text, behind)
-    else:
-        packed = pack(text, texts.is_real).inputs_embeds
-        states = read_beginnings(lm, packed, rows, lengths, behind)
-    return states[:, states.size(1) - len(suffix) :].contiguous()
+        return memory.states_after(lm, text, behind, num_read=len(suffix))
+    packed = pack(text, texts.is_real).inputs_embeds
+    return read_beginnings(lm, packed, rows, lengths, behind, num_read=len(suffix))
 
 
 def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:

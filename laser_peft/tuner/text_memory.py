@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from .base_model import backbone_of
+from .joining import read
+from .trimming import only_at
 
 
 class TextMemory:
@@ -51,29 +53,34 @@ class TextMemory:
             raise ValueError("text_memory is empty and there are no input_ids; give some")
         return torch.cat([ids.to(given[-1].device) for ids in given], 1)
 
-    def states_after(self, lm: PreTrainedModel, text: Tensor, tokens: Tensor) -> Tensor:
+    def states_after(
+        self, lm: PreTrainedModel, text: Tensor, tokens: Tensor, *, num_read: int
+    ) -> Tensor:
         """Reads virtual tokens after the text, of which only what is new is read.
 
         Args:
             lm: a language model that ``can_share`` is True for.
             text: ``(1, T + t, D)`` float, the embedded tokens of :meth:`extended`.
             tokens: ``(1, V, D)`` float.
+            num_read: S, how many of these are wanted, the last ones.
 
         Returns:
-            ``(1, V, H)`` float states.
+            ``(1, S, H)`` float states.
         """
         # Plain layers, which keep every token: can_share has seen to it that windows are wider.
         cache = DynamicCache() if self._cache is None else _branch(self._cache)
         new = torch.cat([text[:, cache.get_seq_length() :], tokens.to(text)], 1)
         backbone = backbone_of(lm)
-        output = backbone(
-            inputs_embeds=new, past_key_values=cache, use_cache=True, return_dict=True
-        )
+        wanted = torch.arange(new.size(1) - num_read, new.size(1), device=new.device)[None]
+        with only_at(lm, wanted):
+            output = backbone(
+                inputs_embeds=new, past_key_values=cache, use_cache=True, return_dict=True
+            )
         for layer in cache.layers:
             layer.keys = layer.keys[..., : text.size(1), :].detach()
             layer.values = layer.values[..., : text.size(1), :].detach()
         self._cache = cache
-        return output.last_hidden_state[:, -tokens.size(1) :]
+        return read(output.last_hidden_state, wanted)
 
 
 def _branch(cache: DynamicCache) -> DynamicCache:

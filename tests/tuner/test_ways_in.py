@@ -543,7 +543,7 @@ def test_precision_set_around_the_model_reaches_it(saved):
     AcceleratorState._reset_state(reset_partial_state=True)
     scores(Accelerator(cpu=True, mixed_precision="bf16").prepare_model(lm))
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert seen == [torch.bfloat16]
+    assert seen[-1] == torch.bfloat16
 
 
 def test_forward_by_name_is_the_same_as_a_call(llama, encoder_folder):

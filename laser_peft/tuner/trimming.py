@@ -1,0 +1,131 @@
+"""Leaves out of a language model's last layer what nobody reads.
+
+Of the last hidden states only those at a few positions are read. The last layer's feed-forward and
+the projection of what it has attended to act on each position by itself, so they need not run at
+the others: the states that are read stay as they are, and three quarters of that layer are saved,
+forward and backward.
+
+Axes: B rows, X positions, S of them read.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from laser_peft.eval_mode import in_eval_mode
+
+from .base_model import backbone_of
+from .devices import device_of
+from .joining import read
+from .trying import is_of_memory, reads_alike
+
+FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
+ATTENTIONS = ("self_attn", "attn", "attention")
+PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
+# By model: whether its states stay as they are.
+_STAYS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    """Within, last hidden states are those of the language model at some positions alone.
+
+    Nothing changes where a model's last layer is of another make (it is tried once), where layers
+    are run again in the backward pass, and in a compiled graph. Calls of other threads are left
+    alone.
+
+    Args:
+        lm: the language model.
+        positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called; S may be 0. Elsewhere
+            the states are without meaning.
+    """
+    if torch.compiler.is_compiling() or not can_trim(lm):
+        yield
+        return
+    with ExitStack() as hooks:
+        for part in _parts(lm):
+            hooks.enter_context(_at(part, positions))
+        yield
+
+
+def can_trim(lm: PreTrainedModel) -> bool:
+    """Tells whether :func:`only_at` saves anything, by trying it once on a few tokens."""
+    if any(getattr(part, "gradient_checkpointing", False) for part in lm.modules()):
+        return False
+    known = _STAYS.get(lm)
+    if known is None:
+        known = _STAYS[lm] = bool(_parts(lm)) and _states_stay(lm)
+    return known
+
+
+def _parts(lm: PreTrainedModel) -> list[nn.Module]:
+    """Finds the parts of the last layer that act on each position by itself."""
+    stacks = [part for part in backbone_of(lm).children() if isinstance(part, nn.ModuleList)]
+    if len(stacks) != 1 or not len(stacks[0]):
+        return []
+    last = stacks[0][-1]
+    attention = _child(last, ATTENTIONS)
+    projection = None if attention is None else _child(attention, PROJECTIONS)
+    return [part for part in (projection, _child(last, FEED_FORWARDS)) if part is not None]
+
+
+def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
+    return next((child for name in names if (child := getattr(module, name, None))), None)
+
+
+@contextmanager
+def _at(part: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Runs a part at the positions, and gives zeros elsewhere."""
+    owner, sizes = threading.get_ident(), []
+
+    def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if threading.get_ident() != owner:
+            return None
+        sizes.append(args[0].size(1))
+        return (read(args[0], positions), *args[1:])
+
+    def scatter(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if threading.get_ident() != owner:
+            return None
+        whole = output.new_zeros(len(output), sizes.pop(), output.size(-1))
+        places = positions.to(output.device)[:, :, None].expand_as(output)
+        return whole.scatter(1, places, output)
+
+    with ExitStack() as hooks:
+        hooks.callback(part.register_forward_pre_hook(gather).remove)
+        hooks.callback(part.register_forward_hook(scatter).remove)
+        yield
+
+
+@torch.no_grad()
+def _states_stay(lm: PreTrainedModel) -> bool:
+    """Reads a few tokens both ways."""
+    embeddings, backbone = lm.get_input_embeddings(), backbone_of(lm)
+    ids = torch.arange(12, device=device_of(embeddings)) % embeddings.num_embeddings
+    text = embeddings(ids).unflatten(0, (2, 6))
+    positions = ids.new_tensor([[1, 5], [3, 4]])
+
+    def states(trimmed_to: Tensor | None = None) -> Tensor:
+        with ExitStack() as hooks:
+            if trimmed_to is not None:
+                for part in _parts(lm):
+                    hooks.enter_context(_at(part, trimmed_to))
+            output = backbone(inputs_embeds=text, use_cache=False, return_dict=True)
+            return read(output.last_hidden_state, positions)
+
+    with in_eval_mode(backbone), torch.autocast(text.device.type, enabled=False):
+        whole = states()
+        try:
+            states(positions[:, :0])  # as where keys and values alone are wanted
+            trimmed = states(positions)
+        except Exception as error:  # of any kind: whatever a foreign part makes of fewer positions
+            if is_of_memory(error):
+                raise
+            return False
+    return reads_alike(trimmed, whole)

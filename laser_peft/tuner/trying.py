@@ -1,0 +1,22 @@
+"""Finds out by trying what a language model's class does not declare."""
+
+import torch
+from torch import Tensor
+
+# Of the states' standard deviation: kernels differ by rounding, another reading by more.
+TOLERANCE, TOLERANCE_IN_HALF_PRECISION = 0.01, 0.2
+
+
+def reads_alike(states: Tensor, expected: Tensor) -> bool:
+    """Tells whether states of any one shape differ by rounding alone."""
+    is_exact = torch.finfo(expected.dtype).eps < torch.finfo(torch.float16).eps
+    tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
+    return bool((states - expected).abs().max() <= tolerance * expected.float().std())
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Tells a lack of memory, of which the CPU's allocator has no class, from other errors."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "not enough memory" in said)
+    )

@@ -1,0 +1,103 @@
+"""Positions that nobody reads are left out of the last layer, and what is read stays as it is."""
+
+import threading
+
+import pytest
+import torch
+from adapters import make_batch, make_model
+from conftest import make_lm
+
+from laser_peft.tuner import trimming
+from laser_peft.tuner.base_model import backbone_of
+from laser_peft.tuner.trimming import can_trim, only_at
+
+POSITIONS = torch.tensor([[0, 6], [5, 2], [6, 3]])
+
+
+def read_at(lm, text, positions):
+    states = backbone_of(lm)(inputs_embeds=text, use_cache=False).last_hidden_state
+    return states.gather(1, positions[:, :, None].expand(-1, -1, states.size(-1)))
+
+
+def text_for(lm):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 7, lm.get_input_embeddings().embedding_dim, generator=generator)
+
+
+def sizes_seen(lm, call):
+    """The positions at which the last layer's parts run."""
+    seen = []
+    hooks = [
+        part.register_forward_hook(lambda _, __, output: seen.append(output.size(1)), prepend=True)
+        for part in trimming._parts(lm)
+    ]
+    call()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_states_and_gradients_stay(lm):
+    assert can_trim(lm)
+    results = []
+    for trims in (False, True):
+        text = text_for(lm).requires_grad_()
+        if trims:
+            with only_at(lm, POSITIONS):
+                read = read_at(lm, text, POSITIONS)
+        else:
+            read = read_at(lm, text, POSITIONS)
+        (read * torch.linspace(-1, 1, read.numel()).view_as(read)).sum().backward()
+        results.append((read.detach(), text.grad))
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_layer_runs_where_it_is_read(lm):
+    def call():
+        with only_at(lm, POSITIONS):
+            read_at(lm, text_for(lm), POSITIONS)
+
+    can_trim(lm)
+    assert sizes_seen(lm, call) == [2, 2]
+    assert sizes_seen(lm, lambda: read_at(lm, text_for(lm), POSITIONS)) == [7, 7]
+
+
+@pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
+def test_a_user_costs_the_last_layer_the_suffix(llama, encoder_folder, layout):
+    model, batch = make_model(llama, encoder_folder, layout=layout), make_batch()
+    labels = torch.tensor([1, 2, 3])
+    model(**batch, labels=labels)  # what a model can do is tried once
+    seen = sizes_seen(llama, lambda: model(**batch, labels=labels).loss.backward())
+    suffix = model.peft_config["default"].num_suffix_tokens
+    of_text = [0, 0] if layout == "text_first" else []  # its keys and values are all that is used
+    assert seen == [*of_text, suffix, suffix]
+
+
+def test_what_acts_on_all_positions_at_once_is_left_as_it_is(llama, monkeypatch):
+    mlp = llama.model.layers[-1].mlp
+    original = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: original(x + x.mean(1, keepdim=True)))
+    assert not can_trim(llama)
+    text = text_for(llama)
+    expected = read_at(llama, text, POSITIONS)
+    with only_at(llama, POSITIONS):
+        torch.testing.assert_close(read_at(llama, text, POSITIONS), expected, atol=0, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
+def test_layers_that_run_again_in_the_backward_pass_run_whole():
+    lm = make_lm("llama")
+    assert can_trim(lm)
+    lm.gradient_checkpointing_enable()
+    assert not can_trim(lm)
+
+
+def test_another_thread_is_left_alone(llama):
+    text, found = text_for(llama), []
+    expected = read_at(llama, text, POSITIONS)
+    with only_at(llama, POSITIONS[:, :1]):
+        other = threading.Thread(target=lambda: found.append(read_at(llama, text, POSITIONS)))
+        other.start()
+        other.join()
+    torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-6)
