@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # How many scores a block holds: what a core's cache keeps, and what fills an accelerator.
 SCORES_AT_A_TIME = 2**18
@@ -44,6 +43,9 @@ def catalogue_losses(user_vectors: Tensor, item_vectors: Tensor, targets: Tensor
 
     Returns:
         ``(B,)`` of the users' type, in nats.
+
+    Raises:
+        RuntimeError: on the way back, if a graph of the gradients is asked for.
     """
     if torch.is_grad_enabled() and item_vectors.requires_grad:
         return _TrainedTable.apply(user_vectors, item_vectors, targets)
@@ -62,8 +64,8 @@ class _FrozenTable(torch.autograd.Function):
         return _losses(users, wanted, largest, total)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
+        _refuse_second_derivatives()
         return weights[:, None] * ctx.saved_tensors[0], None, None
 
 
@@ -75,14 +77,24 @@ class _TrainedTable(torch.autograd.Function):
         return _losses(users, items[targets], largest, total)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, None]:
+        _refuse_second_derivatives()
         users, items, targets, largest, total = ctx.saved_tensors
         weights = weights[:, None]
         of_users, of_items = _gradients(users, items, largest, weights / total)
         of_users.sub_(weights * items[targets])
         of_items.index_add_(0, targets, weights * users, alpha=-1)
         return of_users, of_items.to(items.dtype), None
+
+
+def _refuse_second_derivatives() -> None:
+    # once_differentiable would let a penalty on these gradients pass, as a constant.
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "gradients of the catalogue softmax were asked for with create_graph=True, and it has "
+            "no second derivatives where scores are read in blocks; leave create_graph out, or "
+            "use torch.nn.functional.cross_entropy(user_vectors @ item_vectors.T, labels - 1)"
+        )
 
 
 def _losses(users: Tensor, wanted: Tensor, largest: Tensor, total: Tensor) -> Tensor:

@@ -149,8 +149,11 @@ def _check_ids(name: str, ids: Tensor, num_items: int) -> None:
     # Elsewhere the check would wait for the device, or break a compiled graph.
     if ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = ids[(ids < 1) | (ids > num_items)]
-    if bad.numel():
+    if not ids.numel():
+        return
+    lowest, highest = ids.aminmax()
+    if lowest < 1 or highest > num_items:
+        bad = ids[(ids < 1) | (ids > num_items)]
         raise ValueError(
             f"{name} must be item ids in 1..{num_items} (0 is padding), got "
             f"{bad[:5].tolist()}; were they numbered with another catalogue?"
