@@ -15,19 +15,11 @@ from torch import Tensor
 SCORES_AT_A_TIME = 2**18
 SCORES_AT_A_TIME_ELSEWHERE = 2**23
 ROWS_AT_A_TIME = 1024
-# Below these, with a table that learns, what is computed twice costs more than memory does.
-FEW_ROWS = 64
-FEW_SCORES = 2**22
 
 
-def pays_in_blocks(user_vectors: Tensor, item_vectors: Tensor) -> bool:
-    """Whether :func:`catalogue_losses` is faster than all scores at once; never in a graph."""
-    if torch.compiler.is_compiling():  # the loop over blocks would be written out
-        return False
-    num_scores = len(user_vectors) * len(item_vectors)
-    if torch.is_grad_enabled() and item_vectors.requires_grad and len(user_vectors) < FEW_ROWS:
-        return num_scores > FEW_SCORES
-    return num_scores > _scores_at_a_time(user_vectors)
+def scores_at_a_time(device: torch.device) -> int:
+    """Returns how many scores a block holds at most, on such a device."""
+    return SCORES_AT_A_TIME if device.type == "cpu" else SCORES_AT_A_TIME_ELSEWHERE
 
 
 def catalogue_losses(user_vectors: Tensor, item_vectors: Tensor, targets: Tensor) -> Tensor:
@@ -156,8 +148,4 @@ def _gradients(
 def _block_of(users: Tensor) -> tuple[int, int]:
     """Returns how many users and how many items are scored at a time."""
     num_rows = min(max(len(users), 1), ROWS_AT_A_TIME)
-    return num_rows, max(_scores_at_a_time(users) // num_rows, 1)
-
-
-def _scores_at_a_time(users: Tensor) -> int:
-    return SCORES_AT_A_TIME if users.device.type == "cpu" else SCORES_AT_A_TIME_ELSEWHERE
+    return num_rows, max(scores_at_a_time(users.device) // num_rows, 1)

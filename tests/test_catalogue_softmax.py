@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from laser_peft import catalogue_softmax
-from laser_peft.catalogue_softmax import FEW_ROWS, FEW_SCORES, catalogue_losses, pays_in_blocks
+from laser_peft import catalogue_softmax, losses
+from laser_peft.catalogue_softmax import catalogue_losses
 from laser_peft.losses import catalogue_cross_entropy
 
 B, N, R = 5, 31, 7
@@ -34,10 +34,10 @@ def plain(users, items, targets):
 
 
 def values_and_gradients(form, users, items, targets):
-    losses = form(users, items, targets)
+    values = form(users, items, targets)
     wanted = [tensor for tensor in (users, items) if tensor.requires_grad]
-    weights = torch.linspace(-1, 2, len(losses)).to(losses.dtype)
-    return [losses, *torch.autograd.grad(losses, wanted, weights)]
+    weights = torch.linspace(-1, 2, len(values)).to(values.dtype)
+    return [values, *torch.autograd.grad(values, wanted, weights)]
 
 
 @pytest.mark.parametrize("learns", [False, True])
@@ -120,11 +120,11 @@ def test_a_table_that_changed_before_the_way_back_is_noticed():
 def test_a_user_who_asks_for_no_gradient_gets_none(learns):
     users, items, targets = problem(learns=learns)
     users.requires_grad_(False)
-    losses = catalogue_losses(users, items, targets)
-    assert_close(losses, plain(users, items, targets))
-    assert losses.requires_grad == learns
+    values = catalogue_losses(users, items, targets)
+    assert_close(values, plain(users, items, targets))
+    assert values.requires_grad == learns
     if learns:
-        losses.mean().backward()
+        values.mean().backward()
         wanted = torch.autograd.grad(plain(users, items, targets).mean(), items)
         assert_close(items.grad, wanted[0])
     assert users.grad is None
@@ -133,9 +133,9 @@ def test_a_user_who_asks_for_no_gradient_gets_none(learns):
 def test_without_gradients_nothing_is_kept():
     users, items, targets = problem(learns=True)
     with torch.no_grad():
-        losses = catalogue_losses(users, items, targets)
-    assert not losses.requires_grad
-    assert_close(losses, plain(users, items, targets))
+        values = catalogue_losses(users, items, targets)
+    assert not values.requires_grad
+    assert_close(values, plain(users, items, targets))
 
 
 @pytest.mark.parametrize("learns", [False, True])
@@ -159,7 +159,8 @@ def test_a_table_of_half_precision_is_read_in_the_users_precision(learns):
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_a_large_table_is_never_scored_at_once(monkeypatch, learns):
-    monkeypatch.setattr(catalogue_softmax, "FEW_SCORES", 6)
+    monkeypatch.setattr(losses, "FEW_SCORES", 1)
+    monkeypatch.setattr(losses, "MANY_ITEMS", N - 1)
     sizes, product = [], torch.Tensor.__matmul__
 
     def counted(left, right):
@@ -174,20 +175,44 @@ def test_a_large_table_is_never_scored_at_once(monkeypatch, learns):
     assert sum(sizes) == (1 + learns) * B * N
 
 
-def test_few_scores_are_computed_at_once(monkeypatch):
-    monkeypatch.setattr(catalogue_softmax, "SCORES_AT_A_TIME", 1000)
-    assert pays_in_blocks(torch.empty(101, R), torch.empty(10, R))
-    assert not pays_in_blocks(torch.empty(100, R), torch.empty(10, R))
+@pytest.mark.parametrize(
+    ("users", "items", "learns", "form"),
+    [
+        (256, 1024, False, "at_once"),
+        (257, 1024, False, "in_blocks"),
+        (256, 4096, True, "at_once"),
+        (257, 4096, True, "in_chunks"),
+        (63, 66_000, True, "at_once"),
+        (63, 67_000, True, "in_blocks"),
+        (64, 32_768, True, "in_chunks"),
+        (64, 32_769, True, "in_blocks"),
+    ],
+)
+def test_the_form_follows_the_size(monkeypatch, users, items, learns, form):
+    monkeypatch.setattr(catalogue_softmax, "SCORES_AT_A_TIME", 2**18)
+    monkeypatch.setattr(losses, "TORCH_HAS_CHUNKS", True)
+    vectors, table = torch.empty(users, 0), torch.empty(items, 0, requires_grad=learns)
+    assert losses._fastest_form(vectors, table).__name__ == f"_{form}"
+    monkeypatch.setattr(losses, "TORCH_HAS_CHUNKS", False)
+    older = form.replace("chunks", "blocks")
+    assert losses._fastest_form(vectors, table).__name__ == f"_{older}"
 
 
-def test_few_users_of_a_table_that_learns_are_scored_at_once():
-    items = torch.empty(FEW_SCORES // 4, 0, requires_grad=True)
-    assert not pays_in_blocks(torch.empty(4, 0), items)
-    assert pays_in_blocks(torch.empty(5, 0), items)
-    assert pays_in_blocks(torch.empty(4, 0), items.detach())
-    assert pays_in_blocks(torch.empty(FEW_ROWS, 0), items[:1])
-    with torch.no_grad():
-        assert pays_in_blocks(torch.empty(4, 0), items)
+@pytest.mark.parametrize("form", ["at_once", "in_chunks", "in_blocks"])
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_forms_agree(form, learns):
+    if form == "in_chunks" and not losses.TORCH_HAS_CHUNKS:
+        pytest.skip("torch 2.13 and later")
+    users, items, targets = problem(learns=learns)
+    mean = getattr(losses, f"_{form}")
+
+    def under_autocast(*given):
+        with torch.autocast("cpu", torch.bfloat16):
+            return mean(*given)[None]
+
+    got = values_and_gradients(under_autocast, users, items, targets)
+    wanted = values_and_gradients(lambda *given: plain(*given).mean()[None], users, items, targets)
+    assert_close(got, wanted)
 
 
 def test_a_compiled_loss_is_one_graph_and_the_same():

@@ -8,20 +8,20 @@ A step is the loss and its gradients, without an optimizer: of the users, and of
 the table ``learns``; with ``--table unread`` it is the loss alone, without gradients. Vectors are
 random directions and scores their cosines divided by 0.05. A ratio is that of two steps of one
 round; ``error`` is the distance of the users' gradients from those of ``plain``, relative to their
-length. With ``--memory`` each form also takes one step in a process of its own (Linux, macOS): by
+length. With ``--memory`` each form also takes one step in a process of its own (Linux): by
 how much the largest resident memory of that process grew, beyond vectors and table.
 """
 
 import argparse
 import os
 import platform
-import resource
+import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -110,10 +110,11 @@ def peak_growth(name: str, sizes: Sequence[int], table: str, threads: int) -> fl
     torch.set_num_threads(threads)
     step(name, make_problem(64, 20_000, sizes[2], table, 0))  # kernels are loaded once
     problem = make_problem(*sizes, table, 0)
-    before = psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info().rss / 2**20
     step(name, problem)
-    unit = 1 if sys.platform == "darwin" else 2**10  # Linux counts KiB
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / 2**20
+    # ru_maxrss would be that of the process which started this one, if that was larger.
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10 - before
 
 
 def summary(values: Sequence[float]) -> str:
