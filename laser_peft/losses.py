@@ -4,23 +4,36 @@ Axes: B users, N items, E experts, R recommendation width.
 Follows arXiv 2409.01605: next-item softmax over the catalogue plus the router's balance term.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS_AT_A_TIME = 128
+from .catalogue_softmax import catalogue_losses, scores_at_a_time
+
+TORCH_HAS_CHUNKS = hasattr(F, "linear_cross_entropy")  # 2.13 and later
+ROWS_IN_A_CHUNK = 128
+# A table that learns: below so many scores memory costs less than care does, and with so few users
+# even below four times as many; above so many items blocks are faster than torch's chunks.
+FEW_SCORES = 2**20
+FEW_ROWS = 64
+MANY_ITEMS = 2**15
 
 
 def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: Tensor) -> Tensor:
     """Mean softmax cross-entropy of the next item against the whole catalogue.
 
-    With gradients, torch 2.13 and later work through the users in chunks, so that the ``(B, N)``
-    scores are never all in memory (2 to 3 times faster on a CPU at 12,000 items); earlier ones
-    compute the same plainly.
+    The ``(B, N)`` scores are all in memory only where they are few; else they are worked through in
+    blocks, without second derivatives. Autocast does not reach them. What does is
+    ``torch.set_float32_matmul_precision("medium")``: the products are then of bfloat16 where the
+    processor has it, sums stay float32, and a user's gradient is off by some thousandths at most.
 
     Args:
         user_vectors: ``(B, R)`` float, divided by the temperature if there is one.
-        item_vectors: ``(N, R)`` float, row ``j`` is item id ``j + 1``.
+        item_vectors: ``(N, R)`` float, row ``j`` is item id ``j + 1``. Frozen, it is read once;
+            one that asks for a gradient costs about twice as much.
         labels: ``(B,)`` int64 item ids in ``1..N`` (0 is padding and never a label).
 
     Returns:
@@ -28,18 +41,50 @@ def catalogue_cross_entropy(user_vectors: Tensor, item_vectors: Tensor, labels: 
 
     Raises:
         ValueError: if a label on the CPU is out of range.
+        RuntimeError: on the way back through blocks, if a graph of the gradients is asked for.
     """
     _check_ids("labels", labels, item_vectors.size(0))
-    user_vectors, item_vectors = user_vectors.float(), item_vectors.float()
-    targets = labels.long() - 1
-    # Autocast would compute the scores in half precision again.
-    with torch.autocast(user_vectors.device.type, enabled=False):
-        if user_vectors.requires_grad and hasattr(F, "linear_cross_entropy"):
-            options = torch.nn.LinearCrossEntropyOptions(
-                batch_chunk_size=ROWS_AT_A_TIME, allow_retain_graph=True
-            )
-            return F.linear_cross_entropy(user_vectors, item_vectors, targets, options=options)
-        return F.cross_entropy(user_vectors @ item_vectors.T, targets)
+    form = _fastest_form(user_vectors, item_vectors)
+    return form(user_vectors.float(), item_vectors, labels.long() - 1)
+
+
+def _fastest_form(users: Tensor, items: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    if torch.compiler.is_compiling():  # a loop over blocks would be written out
+        return _in_chunks if TORCH_HAS_CHUNKS else _at_once
+    num_users, num_items = len(users), len(items)
+    if not (torch.is_grad_enabled() and items.requires_grad):
+        few = num_users * num_items <= scores_at_a_time(users.device)
+        return _at_once if few else _in_blocks
+    if num_users * num_items <= FEW_SCORES * (4 if num_users < FEW_ROWS else 1):
+        return _at_once
+    return _in_chunks if TORCH_HAS_CHUNKS and num_items <= MANY_ITEMS else _in_blocks
+
+
+def _at_once(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    with _full_precision(users):
+        return F.cross_entropy(users @ items.float().T, targets)
+
+
+def _in_chunks(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(
+        batch_chunk_size=ROWS_IN_A_CHUNK, allow_retain_graph=True
+    )
+    with _full_precision(users):
+        return F.linear_cross_entropy(users, items.float(), targets, options=options)
+
+
+def _in_blocks(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    return catalogue_losses(users, items, targets).mean()
+
+
+def _full_precision(vectors: Tensor) -> AbstractContextManager[None]:
+    """Keeps autocast from computing scores in half precision; left out, where it is off."""
+    device = vectors.device.type
+    return (
+        torch.autocast(device, enabled=False)
+        if torch.is_autocast_enabled(device)
+        else nullcontext()
+    )
 
 
 def next_item_loss(
@@ -91,8 +136,7 @@ def sampled_cross_entropy(
         left_out = left_out | _are_among(negatives, seen)
         num_others = num_others - _count_distinct(seen)
     stands_for = num_others / (~left_out).sum(1, keepdim=True).clamp(min=1)
-    # Autocast would compute the scores in half precision again.
-    with torch.autocast(user_vectors.device.type, enabled=False):
+    with _full_precision(user_vectors):
         others = user_vectors @ item_vectors[negatives - 1].T + stands_for.log()
     wanted = (user_vectors * item_vectors[labels - 1]).sum(1, keepdim=True)
     scores = torch.cat([wanted, others.masked_fill(left_out, -torch.inf)], dim=1)  # (B, 1 + K)
@@ -143,8 +187,11 @@ def _check_ids(name: str, ids: Tensor, num_items: int) -> None:
     # Elsewhere the check would wait for the device, or break a compiled graph.
     if ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = ids[(ids < 1) | (ids > num_items)]
-    if bad.numel():
+    if not ids.numel():
+        return
+    lowest, highest = map(int, ids.aminmax())
+    if lowest < 1 or highest > num_items:
+        bad = ids[(ids < 1) | (ids > num_items)]
         raise ValueError(
             f"{name} must be item ids in 1..{num_items} (0 is padding), got "
             f"{bad[:5].tolist()}; were they numbered with another catalogue?"

@@ -9,7 +9,8 @@ ROOT = Path(laser_peft.__file__).parent
 LEAVES = {"eval_mode", "losses", "masking", "numbering"}
 ALLOWED = {
     "eval_mode": set(),
-    "losses": set(),
+    "catalogue_softmax": set(),
+    "losses": {"catalogue_softmax"},
     "masking": set(),
     "numbering": set(),
     "data": set(),
