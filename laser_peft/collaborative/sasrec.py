@@ -13,7 +13,7 @@ just taken would score highest after itself (docs/lab.md).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
 IGNORE_INDEX = -100
+SHORT = 8  # items; histories up to here are attended to together, then up to twice as many each
 
 
 class SASRecConfig(PretrainedConfig):
@@ -97,6 +98,45 @@ class SASRecOutput(ModelOutput):
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     user_vectors: Tensor | None = None
+
+
+class LikeLengths(NamedTuple):
+    """Histories of a batch that are about as long, n real items in all.
+
+    Args:
+        items: ``(n,)`` int64, where their items are in the flat batch.
+        slots: ``(n,)`` int64, where they are once laid out, flat, with the padding on the right.
+        shape: rows and columns of that layout.
+    """
+
+    items: Tensor
+    slots: Tensor
+    shape: tuple[int, int]
+
+
+def group_by_length(real: Tensor) -> list[LikeLengths]:
+    """Puts histories together of which the longest is at most twice the shortest, or short too.
+
+    Attention costs the square of the longest history it is laid out for, and most are short.
+
+    Args:
+        real: ``(B, L)`` bool, True where an item is real.
+
+    Returns:
+        Every real item in one group, oldest first within its history; empty without any.
+    """
+    lengths = real.sum(1)
+    limits = SHORT * 2 ** torch.arange(real.size(1).bit_length(), device=real.device)
+    kinds = torch.bucketize(lengths, limits)
+    places = real.cumsum(1) - 1
+    groups = []
+    for kind in kinds[lengths > 0].unique().tolist():
+        alike = kinds == kind
+        longest = int(lengths[alike].max())
+        items = (real & alike[:, None]).flatten().nonzero()[:, 0]
+        slots = (alike.cumsum(0)[:, None] - 1) * longest + places
+        groups.append(LikeLengths(items, slots.flatten()[items], (int(alike.sum()), longest)))
+    return groups
 
 
 class SASRecBlock(nn.Module):
@@ -195,14 +235,16 @@ class SASRecModel(PreTrainedModel):
         places = (real.cumsum(1) - 1).clamp(min=0)  # (B, L)
         loss = None
         # Compiled graphs have fixed shapes, and how many items are real is no shape.
-        if labels is None or torch.compiler.is_compiling():
+        is_packed = labels is not None and not torch.compiler.is_compiling()
+        if groups := group_by_length(real) if is_packed else []:
+            items = torch.cat([group.items for group in groups])
+            attend = partial(self._attend_packed, groups=groups)
+            encoded = self._encode(input_ids.flatten()[items], places.flatten()[items], attend)
+            states = encoded.new_zeros(real.numel(), encoded.size(-1))
+            states = states.index_copy(0, items, encoded).view(*real.shape, -1)
+        else:
             states = self._encode(input_ids, places, partial(self._attend_padded, real=real))
             states = states * real.unsqueeze(-1)
-        else:
-            attend = partial(self._attend_packed, real=real, places=places)
-            encoded = self._encode(input_ids[real], places[real], attend)
-            states = encoded.new_zeros(*input_ids.shape, encoded.size(-1))
-            states[real] = encoded
         if labels is not None:
             chosen = labels != IGNORE_INDEX
             loss = self._loss(states[chosen], labels[chosen], negatives)
@@ -230,15 +272,18 @@ class SASRecModel(PreTrainedModel):
         may_attend = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
         return self._attention(query_key_value, attn_mask=may_attend)
 
-    def _attend_packed(self, query_key_value: Tensor, real: Tensor, places: Tensor) -> Tensor:
-        """Attends within ``(n, 3C)``, the real items of all rows in one.
+    def _attend_packed(self, query_key_value: Tensor, groups: list[LikeLengths]) -> Tensor:
+        """Attends within ``(n, 3C)``, the real items of all groups, one group after the other.
 
         Laid out with the padding on the right, a causal mask alone keeps it out of real states.
         """
-        layout = real.nonzero()[:, 0], places[real]
-        padded = query_key_value.new_zeros(*real.shape, query_key_value.size(-1))
-        padded[layout] = query_key_value
-        return self._attention(padded, is_causal=True)[layout]
+        read = []
+        pieces = query_key_value.split([len(group.items) for group in groups])
+        for piece, (_, slots, (rows, columns)) in zip(pieces, groups, strict=True):
+            padded = piece.new_zeros(rows * columns, piece.size(-1)).index_copy(0, slots, piece)
+            attended = self._attention(padded.view(rows, columns, -1), is_causal=True)
+            read.append(attended.flatten(0, 1)[slots])
+        return torch.cat(read)
 
     def _attention(self, query_key_value: Tensor, **mask: Any) -> Tensor:
         """Attends over ``(B, L, 3C)`` with as many heads as configured: ``(B, L, C)``."""
