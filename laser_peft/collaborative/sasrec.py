@@ -13,7 +13,7 @@ just taken would score highest after itself (docs/lab.md).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
 IGNORE_INDEX = -100
-SHORT = 8  # items; histories up to here are attended to together, then up to twice as many each
+SHORT = 8  # items; the length up to which histories are attended to together
+Group = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 class SASRecConfig(PretrainedConfig):
@@ -100,42 +101,28 @@ class SASRecOutput(ModelOutput):
     user_vectors: Tensor | None = None
 
 
-class LikeLengths(NamedTuple):
-    """Histories of a batch that are about as long, n real items in all.
+def group_by_length(real: Tensor) -> list[Group]:
+    """Puts histories of a batch together that are short, or differ by a factor of 2 at most.
 
-    Args:
-        items: ``(n,)`` int64, where their items are in the flat batch.
-        slots: ``(n,)`` int64, where they are once laid out, flat, with the padding on the right.
-        shape: rows and columns of that layout.
-    """
-
-    items: Tensor
-    slots: Tensor
-    shape: tuple[int, int]
-
-
-def group_by_length(real: Tensor) -> list[LikeLengths]:
-    """Puts histories together of which the longest is at most twice the shortest, or short too.
-
-    Attention costs the square of the longest history it is laid out for, and most are short.
+    Attention costs the square of the length that all are laid out for, and most are short.
 
     Args:
         real: ``(B, L)`` bool, True where an item is real.
 
     Returns:
-        Every real item in one group, oldest first within its history; empty without any.
+        ``items (n,)``, where the items of a group are in the flat batch; ``slots (n,)``, where they
+        are laid out, flat, with the padding on the right; rows and columns of that layout.
     """
     lengths = real.sum(1)
     limits = SHORT * 2 ** torch.arange(real.size(1).bit_length(), device=real.device)
     kinds = torch.bucketize(lengths, limits)
-    places = real.cumsum(1) - 1
     groups = []
     for kind in kinds[lengths > 0].unique().tolist():
         alike = kinds == kind
-        longest = int(lengths[alike].max())
+        rows, columns = int(alike.sum()), int(lengths[alike].max())
         items = (real & alike[:, None]).flatten().nonzero()[:, 0]
-        slots = (alike.cumsum(0)[:, None] - 1) * longest + places
-        groups.append(LikeLengths(items, slots.flatten()[items], (int(alike.sum()), longest)))
+        slots = (alike.cumsum(0)[:, None] - 1) * columns + real.cumsum(1) - 1
+        groups.append((items, slots.flatten()[items], (rows, columns)))
     return groups
 
 
@@ -237,7 +224,7 @@ class SASRecModel(PreTrainedModel):
         # Compiled graphs have fixed shapes, and how many items are real is no shape.
         is_packed = labels is not None and not torch.compiler.is_compiling()
         if groups := group_by_length(real) if is_packed else []:
-            items = torch.cat([group.items for group in groups])
+            items = torch.cat([items for items, _, _ in groups])
             attend = partial(self._attend_packed, groups=groups)
             encoded = self._encode(input_ids.flatten()[items], places.flatten()[items], attend)
             states = encoded.new_zeros(real.numel(), encoded.size(-1))
@@ -272,17 +259,17 @@ class SASRecModel(PreTrainedModel):
         may_attend = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
         return self._attention(query_key_value, attn_mask=may_attend)
 
-    def _attend_packed(self, query_key_value: Tensor, groups: list[LikeLengths]) -> Tensor:
-        """Attends within ``(n, 3C)``, the real items of all groups, one group after the other.
+    def _attend_packed(self, query_key_value: Tensor, groups: list[Group]) -> Tensor:
+        """Attends within ``(n, 3C)``, the real items of one group after the other.
 
         Laid out with the padding on the right, a causal mask alone keeps it out of real states.
         """
         read = []
-        pieces = query_key_value.split([len(group.items) for group in groups])
-        for piece, (_, slots, (rows, columns)) in zip(pieces, groups, strict=True):
-            padded = piece.new_zeros(rows * columns, piece.size(-1)).index_copy(0, slots, piece)
-            attended = self._attention(padded.view(rows, columns, -1), is_causal=True)
-            read.append(attended.flatten(0, 1)[slots])
+        pieces = query_key_value.split([len(items) for items, _, _ in groups])
+        for piece, (_, slots, shape) in zip(pieces, groups, strict=True):
+            rows = piece.new_zeros(shape[0] * shape[1], piece.size(-1))
+            rows = rows.index_copy(0, slots, piece).unflatten(0, shape)
+            read.append(self._attention(rows, is_causal=True).flatten(0, 1)[slots])
         return torch.cat(read)
 
     def _attention(self, query_key_value: Tensor, **mask: Any) -> Tensor:
