@@ -25,6 +25,8 @@ from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
 IGNORE_INDEX = -100
+SHORT = 8  # items; the length up to which histories are attended to together
+Group = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 class SASRecConfig(PretrainedConfig):
@@ -97,6 +99,31 @@ class SASRecOutput(ModelOutput):
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     user_vectors: Tensor | None = None
+
+
+def group_by_length(real: Tensor) -> list[Group]:
+    """Puts histories of a batch together that are short, or differ by a factor of 2 at most.
+
+    Attention costs the square of the length that all are laid out for, and most are short.
+
+    Args:
+        real: ``(B, L)`` bool, True where an item is real.
+
+    Returns:
+        ``items (n,)``, where the items of a group are in the flat batch; ``slots (n,)``, where they
+        are laid out, flat, with the padding on the right; rows and columns of that layout.
+    """
+    lengths = real.sum(1)
+    limits = SHORT * 2 ** torch.arange(real.size(1).bit_length(), device=real.device)
+    kinds = torch.bucketize(lengths, limits)
+    groups = []
+    for kind in kinds[lengths > 0].unique().tolist():
+        alike = kinds == kind
+        rows, columns = int(alike.sum()), int(lengths[alike].max())
+        items = (real & alike[:, None]).flatten().nonzero()[:, 0]
+        slots = (alike.cumsum(0)[:, None] - 1) * columns + real.cumsum(1) - 1
+        groups.append((items, slots.flatten()[items], (rows, columns)))
+    return groups
 
 
 class SASRecBlock(nn.Module):
@@ -195,14 +222,16 @@ class SASRecModel(PreTrainedModel):
         places = (real.cumsum(1) - 1).clamp(min=0)  # (B, L)
         loss = None
         # Compiled graphs have fixed shapes, and how many items are real is no shape.
-        if labels is None or torch.compiler.is_compiling():
+        is_packed = labels is not None and not torch.compiler.is_compiling()
+        if groups := group_by_length(real) if is_packed else []:
+            items = torch.cat([items for items, _, _ in groups])
+            attend = partial(self._attend_packed, groups=groups)
+            encoded = self._encode(input_ids.flatten()[items], places.flatten()[items], attend)
+            states = encoded.new_zeros(real.numel(), encoded.size(-1))
+            states = states.index_copy(0, items, encoded).view(*real.shape, -1)
+        else:
             states = self._encode(input_ids, places, partial(self._attend_padded, real=real))
             states = states * real.unsqueeze(-1)
-        else:
-            attend = partial(self._attend_packed, real=real, places=places)
-            encoded = self._encode(input_ids[real], places[real], attend)
-            states = encoded.new_zeros(*input_ids.shape, encoded.size(-1))
-            states[real] = encoded
         if labels is not None:
             chosen = labels != IGNORE_INDEX
             loss = self._loss(states[chosen], labels[chosen], negatives)
@@ -230,15 +259,18 @@ class SASRecModel(PreTrainedModel):
         may_attend = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
         return self._attention(query_key_value, attn_mask=may_attend)
 
-    def _attend_packed(self, query_key_value: Tensor, real: Tensor, places: Tensor) -> Tensor:
-        """Attends within ``(n, 3C)``, the real items of all rows in one.
+    def _attend_packed(self, query_key_value: Tensor, groups: list[Group]) -> Tensor:
+        """Attends within ``(n, 3C)``, the real items of one group after the other.
 
         Laid out with the padding on the right, a causal mask alone keeps it out of real states.
         """
-        layout = real.nonzero()[:, 0], places[real]
-        padded = query_key_value.new_zeros(*real.shape, query_key_value.size(-1))
-        padded[layout] = query_key_value
-        return self._attention(padded, is_causal=True)[layout]
+        read = []
+        pieces = query_key_value.split([len(items) for items, _, _ in groups])
+        for piece, (_, slots, shape) in zip(pieces, groups, strict=True):
+            rows = piece.new_zeros(shape[0] * shape[1], piece.size(-1))
+            rows = rows.index_copy(0, slots, piece).unflatten(0, shape)
+            read.append(self._attention(rows, is_causal=True).flatten(0, 1)[slots])
+        return torch.cat(read)
 
     def _attention(self, query_key_value: Tensor, **mask: Any) -> Tensor:
         """Attends over ``(B, L, 3C)`` with as many heads as configured: ``(B, L, C)``."""

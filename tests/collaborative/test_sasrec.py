@@ -1,8 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 
 from laser_peft import SASRecConfig, SASRecModel
+from laser_peft.collaborative.sasrec import SHORT, group_by_length
 from laser_peft.masking import newest_state
 
 N, C, L, B = 19, 8, 5, 3
@@ -88,6 +92,59 @@ def test_training_reads_real_positions_only_to_the_same_end(history, side, heads
     expected = torch.autograd.grad(plain, sasrec.parameters())
     for gradient, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, other)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=37, max_size=37), min_size=1, max_size=7))
+def test_every_real_item_is_in_one_group_of_histories_of_like_length(rows):
+    real = torch.tensor(rows)
+    row_of, _ = real.nonzero(as_tuple=True)
+    flat = real.flatten().nonzero()[:, 0]
+    seen = []
+    for items, slots, (num_rows, columns) in group_by_length(real):
+        seen += items.tolist()
+        histories = {}
+        for item, slot in zip(items.tolist(), slots.tolist(), strict=True):
+            history = int(row_of[flat == item])
+            histories.setdefault(history, []).append(divmod(slot, columns))
+        lengths = [len(places) for places in histories.values()]
+        assert max(lengths) == columns <= max(SHORT, 2 * min(lengths))
+        assert len({places[0][0] for places in histories.values()}) == len(histories) <= num_rows
+        for places in histories.values():  # a row of its own, oldest first, padding on the right
+            assert places == [(places[0][0], column) for column in range(len(places))]
+    assert sorted(seen) == flat.tolist()
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_histories_of_all_lengths_learn_together_as_each_alone(heads):
+    lengths = [0, 1, SHORT, SHORT + 1, 2 * SHORT, 2 * SHORT + 1, 41, 3]
+    config = SASRecConfig(
+        num_items=N,
+        hidden_size=C,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        dropout=0.0,
+        initializer_range=0.3,
+    )
+    sasrec = SASRecModel(config).train()
+    histories = [torch.randint(1, N + 1, (length + 1,)) for length in lengths]
+    input_ids = torch.zeros(len(lengths), 43, dtype=torch.int64)
+    labels = torch.full_like(input_ids, -100)
+    for row, (length, history) in enumerate(zip(lengths, histories, strict=True)):
+        start = 2 if row % 2 else 43 - length  # with room on both sides, or at the end
+        input_ids[row, start : start + length] = history[:-1]
+        labels[row, start : start + length] = history[1:]
+
+    together = sasrec(input_ids, labels=labels)
+    gradients = torch.autograd.grad(together.loss, sasrec.parameters())
+    alone = [sasrec(history[None, :-1]).last_hidden_state[0] for history in histories]
+    scores = torch.cat(alone) @ sasrec.item_vectors().T
+    loss = F.cross_entropy(scores, torch.cat([history[1:] for history in histories]) - 1)
+    expected = torch.autograd.grad(loss, sasrec.parameters())
+    torch.testing.assert_close(together.last_hidden_state[input_ids != 0], torch.cat(alone))
+    assert not together.last_hidden_state[input_ids == 0].any()
+    torch.testing.assert_close(together.loss, loss)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_without_labels_or_items_has_states_and_no_loss(sasrec, history):
