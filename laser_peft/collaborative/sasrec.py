@@ -24,9 +24,9 @@ from transformers.utils import ModelOutput
 from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
+from .length_groups import Group, group_by_length
+
 IGNORE_INDEX = -100
-SHORT = 8  # items; the length up to which histories are attended to together
-Group = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 class SASRecConfig(PretrainedConfig):
@@ -99,31 +99,6 @@ class SASRecOutput(ModelOutput):
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     user_vectors: Tensor | None = None
-
-
-def group_by_length(real: Tensor) -> list[Group]:
-    """Puts histories of a batch together that are short, or differ by a factor of 2 at most.
-
-    Attention costs the square of the length that all are laid out for, and most are short.
-
-    Args:
-        real: ``(B, L)`` bool, True where an item is real.
-
-    Returns:
-        ``items (n,)``, where the items of a group are in the flat batch; ``slots (n,)``, where they
-        are laid out, flat, with the padding on the right; rows and columns of that layout.
-    """
-    lengths = real.sum(1)
-    limits = SHORT * 2 ** torch.arange(real.size(1).bit_length(), device=real.device)
-    kinds = torch.bucketize(lengths, limits)
-    groups = []
-    for kind in kinds[lengths > 0].unique().tolist():
-        alike = kinds == kind
-        rows, columns = int(alike.sum()), int(lengths[alike].max())
-        items = (real & alike[:, None]).flatten().nonzero()[:, 0]
-        slots = (alike.cumsum(0)[:, None] - 1) * columns + real.cumsum(1) - 1
-        groups.append((items, slots.flatten()[items], (rows, columns)))
-    return groups
 
 
 class SASRecBlock(nn.Module):

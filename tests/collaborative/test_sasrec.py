@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 
 from laser_peft import SASRecConfig, SASRecModel
-from laser_peft.collaborative.sasrec import SHORT, group_by_length
+from laser_peft.collaborative.length_groups import SHORT, group_by_length
 from laser_peft.masking import newest_state
 
 N, C, L, B = 19, 8, 5, 3
