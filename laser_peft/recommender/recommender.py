@@ -96,6 +96,7 @@ class LaserRecommender:
         self.whitening = whitening
         self.facts = RunFacts.of(facts)
         self._removed: set[str] = set()
+        self._whole_shelf: Shelf | None = None
 
     @classmethod
     def from_pretrained(
@@ -395,7 +396,12 @@ class LaserRecommender:
         """Gives what may be recommended; arguments and errors are those of :meth:`recommend`."""
         check_at_least_one(k=k)
         allowed = allowed_items(self.catalogue, self._removed, allow, deny)
-        return Shelf.of(self._vectors.vectors(), allowed)
+        vectors = self._vectors.vectors()
+        if allowed is not None:
+            return Shelf.of(vectors, allowed)
+        if self._whole_shelf is None or self._whole_shelf.vectors is not vectors:
+            self._whole_shelf = Shelf(vectors)  # keeps what it finds out about them
+        return self._whole_shelf
 
     def best(
         self, users: torch.Tensor, shelf: Shelf, k: int, left_out: Sequence[np.ndarray] | None
