@@ -9,6 +9,7 @@ Axes: B users, X tokens, N items, S suffix tokens, P prefix tokens, R recommenda
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -18,16 +19,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laser_peft.tuner import recommending
+from laser_peft.tuner.base_model import backbone_of
 from laser_peft.tuner.joining import join
 from laser_peft.tuner.layer import ActiveAdapter
 from laser_peft.tuner.reading import UserTexts
 
 
 @contextmanager
-def written_plainly() -> Iterator[None]:
-    """Lets adapters read users and score the catalogue plainly within."""
+def written_plainly(*, with_head: bool = True) -> Iterator[None]:
+    """Lets adapters read users and score the catalogue plainly within.
+
+    Args:
+        with_head: whether the vocabulary head runs too, as it does in the whole language model.
+    """
+    reading = partial(user_states, with_head=with_head)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(recommending, "user_states", user_states))
+        stack.enter_context(patch.object(recommending, "user_states", reading))
         stack.enter_context(patch.object(recommending, "next_item_loss", next_item_loss))
         yield
 
@@ -38,6 +45,8 @@ def user_states(
     active: ActiveAdapter,
     texts: UserTexts,
     prefix: Tensor,
+    *,
+    with_head: bool,
 ) -> Tensor:
     """Reads ``(B, S, H)`` states of the suffix; see :func:`laser_peft.tuner.reading.user_states`.
 
@@ -51,7 +60,8 @@ def user_states(
     joined = join(
         prefix, texts.embedded, suffix, texts.is_real, pads_first=True, text_first=text_first
     )
-    output = call(
+    run = call if with_head else backbone_of(lm)
+    output = run(
         inputs_embeds=joined.inputs_embeds,
         attention_mask=joined.is_real.long(),
         position_ids=(joined.is_real.cumsum(1) - 1).clamp(min=0),
