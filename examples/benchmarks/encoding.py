@@ -27,7 +27,7 @@ from interleaved import (
     timed,
 )
 from peft import PeftModel
-from real_log import RealLog, add_log_options
+from real_log import RealLog, add_log_options, at_even_ranks
 from torch import Tensor
 
 from laser_peft import LaserRecommender
@@ -40,6 +40,7 @@ BARE = "bare backbone"
 VIRTUAL_TOKENS = 17  # 16 of the prefix and 1 of the suffix
 BEST = 10
 Batch = dict[str, Tensor]
+Works = dict[str, Callable[[], object]]
 
 
 @torch.inference_mode()
@@ -70,18 +71,20 @@ def batches_of(log: RealLog, histories: Sequence[Sequence[int]], batch_size: int
     return [PaddingCollator()(rows[first : first + batch_size]) for first in starts]
 
 
-def reading_users(model: PeftModel, log: RealLog, batch_size: int) -> tuple[dict, int]:
-    """Returns the variants that read users, and how many users these are."""
-    histories = list(log.split.train_histories)
+def reading_users(model: PeftModel, log: RealLog, count: int, batch_size: int) -> Works:
+    """Returns what reads users of all lengths."""
+    everyone = log.split.train_histories
+    lengths = [len(log.prompts(history)) for history in everyone]
+    histories = [everyone[place] for place in at_even_ranks(lengths, count)]
     batches = batches_of(log, histories, batch_size)
     variants = _bare(model, batches)
     variants["users, an adapter's vectors"] = partial(read_users, model, batches)
-    return variants, len(histories)
+    return variants
 
 
-def reading_items(model: PeftModel, log: RealLog, batch_size: int) -> tuple[dict, int]:
-    """Returns the variants that read as many items as users are drawn, and how many these are."""
-    items = list(range(1, min(len(log.split.train_histories), len(log.catalogue)) + 1))
+def reading_items(model: PeftModel, log: RealLog, count: int, batch_size: int) -> Works:
+    """Returns what reads the first items of the catalogue."""
+    items = list(range(1, count + 1))
     batches = batches_of(log, [[item] for item in items], batch_size)
     variants = _bare(model, batches)
     encode = partial(encode_items, model, log.prompts, items, batch_size=batch_size)
@@ -98,10 +101,10 @@ def reading_items(model: PeftModel, log: RealLog, batch_size: int) -> tuple[dict
     variants["items, their texts' vectors (lm_text_vectors)"] = partial(
         lm_text_vectors, model, log.tokenizer, texts
     )
-    return variants, len(items)
+    return variants
 
 
-def _bare(model: PeftModel, batches: Sequence[Batch]) -> dict[str, Callable[[], object]]:
+def _bare(model: PeftModel, batches: Sequence[Batch]) -> Works:
     return {
         BARE: partial(read_bare, model, batches),
         "bare backbone, virtual tokens too": partial(
@@ -132,7 +135,8 @@ def one_history(model: PeftModel, log: RealLog) -> dict[str, Variant]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = common_parser(__doc__.splitlines()[0])
-    add_log_options(parser, users=128)
+    add_log_options(parser)
+    parser.add_argument("--count", type=int, default=128, help="users or items that are read")
     parser.add_argument("--what", choices=("users", "items", "one"), default="users")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -151,7 +155,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         finish(arguments, taken, BARE, "history")
         return
     make = reading_users if arguments.what == "users" else reading_items
-    works, count = make(model, log, arguments.batch_size)
+    count = min(arguments.count, len(log.split.train_histories), len(log.catalogue))
+    works = make(model, log, count, arguments.batch_size)
     variants: dict[str, Variant] = {
         name: partial(_share, repeated(work), count) for name, work in works.items()
     }

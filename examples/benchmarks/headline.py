@@ -12,8 +12,9 @@ each user, the correction's epoch; ``every``: every item that follows another, a
 Ours are epochs of the Trainers of ``laser-peft train``, from their begin to their last step. The
 peers are bare loops over random batches of one target a pass, padded to their longest text, in
 float32: PEFT's prompt tuning as its documentation has it, a causal language model with labels on
-the words of the next item, and our own objective written plainly (plainly.py). All run over the
-same users; where a peer would take long it takes some of the positions, drawn anew every round.
+the words of the next item, and our own objective written plainly (plainly.py). A round of ours is
+some batches of an epoch over all users, a round of a peer some positions; both are picked at even
+ranks of their length, so that few stand for all.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import torch
 from interleaved import Clock, Seconds, Variant, common_parser, finish, in_turns, start, timed
 from peft import PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from plainly import written_plainly
-from real_log import RealLog, add_log_options
+from real_log import RealLog, add_log_options, at_even_ranks, grouped_batches
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -38,12 +39,15 @@ from transformers.utils import logging
 from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Examples
 from laser_peft.item_texts import describe_items, lm_text_vectors
-from laser_peft.training import LaserSettings, PromptDataset, train_laser
+from laser_peft.training import LaserSettings, LaserTrainer, PromptDataset
+from laser_peft.training.datasets import PlacesCollator
+from laser_peft.training.laser import laser_arguments, training_dataset
 from laser_peft.training.reading import kept_as_it_is, train_reading
 
 PROMPT_TUNING = "PEFT prompt tuning, float32"
 VIRTUAL_TOKENS, IGNORE_INDEX = 16, -100
 TEXTS = 256  # of items, read once to say how long the whole catalogue takes
+MEASURED = 4096  # positions whose lengths a peer's are picked by
 Batch = dict[str, Tensor]
 
 
@@ -62,49 +66,53 @@ class EpochClock(TrainerCallback):
         self.clock.stop()
 
 
-def ours(log: RealLog, every: bool, dtype: torch.dtype, seed: int) -> Variant:
-    """Returns an epoch of the adapter, its text reader kept as it is."""
+def ours(log: RealLog, every: bool, dtype: torch.dtype, arguments: argparse.Namespace) -> Variant:
+    """Returns some steps of the adapter's epoch, its text reader kept as it is."""
     model = log.adapted(dtype)
-    settings = LaserSettings(
-        every_prefix=every, bf16=dtype == torch.bfloat16, evaluations_per_epoch=1
-    )
+    settings = LaserSettings(every_prefix=every, bf16=dtype == torch.bfloat16)
+    limit = log.limits.max_items
+    dataset = training_dataset(model, log.split, log.prompts, settings, max_items=limit)
+    lengths = [len(dataset[place]["input_ids"]) for place in range(len(dataset))]
+    size, count = settings.batch_size, arguments.batches
+    size = min(size, len(dataset))
 
-    def epoch(folder: str, clock: EpochClock, place: int) -> None:
-        with kept_as_it_is(model):
-            train_laser(
-                model,
-                log.split,
-                log.prompts,
-                folder,
-                settings,
-                max_items=log.limits.max_items,
-                seed=seed + place,
-                callbacks=[clock],
-            )
+    def epoch(place: int) -> Seconds:
+        batches = grouped_batches(lengths, size, count, arguments.seed + place)
+        part = Subset(dataset, [place for batch in batches for place in batch])
+        callback = EpochClock()
+        with TemporaryDirectory() as folder, redirect_stdout(StringIO()), kept_as_it_is(model):
+            args = laser_arguments(folder, settings, len(part), seed=arguments.seed)
+            args.train_sampling_strategy = "sequential"  # they are in the epoch's order already
+            args.eval_strategy = args.save_strategy = "no"
+            collate = PlacesCollator(log.prompts.ending)
+            LaserTrainer(
+                model, args, data_collator=collate, train_dataset=part, callbacks=[callback]
+            ).train()
+        positions = sum(np.size(example["labels"]) for example in part)
+        return callback.clock.taken.per(positions)
 
-    return partial(_by_trainer, epoch, len(log.split.training_examples(every_prefix=every)))
+    return epoch
 
 
 def text_reader(log: RealLog, seed: int) -> Variant:
-    """Returns an epoch of the text reader."""
+    """Returns an epoch of the text reader over all users."""
     model = log.adapted(torch.float32)
 
-    def epoch(folder: str, clock: EpochClock, place: int) -> None:
-        max_items = log.limits.max_items
-        train_reading(
-            model, log.split, folder, 1, max_items=max_items, seed=seed + place, callbacks=[clock]
-        )
+    def epoch(place: int) -> Seconds:
+        callback, limit = EpochClock(), log.limits.max_items
+        with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+            train_reading(
+                model,
+                log.split,
+                folder,
+                1,
+                max_items=limit,
+                seed=seed + place,
+                callbacks=[callback],
+            )
+        return callback.clock.taken.per(log.split.num_training_pairs)
 
-    return partial(_by_trainer, epoch, log.split.num_training_pairs)
-
-
-def _by_trainer(
-    epoch: Callable[[str, EpochClock, int], None], positions: int, place: int
-) -> Seconds:
-    callback = EpochClock()
-    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        epoch(folder, callback, place)
-    return callback.clock.taken.per(positions)
+    return epoch
 
 
 class NextItemText:
@@ -151,6 +159,7 @@ def plainly(log: RealLog) -> tuple[PeftModel, Callable[[Sequence[Any]], Batch]]:
 
 
 def bare_loop(
+    log: RealLog,
     model: PeftModel,
     collate: Callable[[Sequence[Any]], Batch],
     examples: Examples,
@@ -158,12 +167,15 @@ def bare_loop(
     within: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Variant:
     """Returns a loop over some of the examples in random order, with batches made within it."""
+    random = np.random.default_rng(arguments.seed)
+    drawn = random.permutation(len(examples))[:MEASURED].tolist()
+    lengths = [len(log.prompts(examples[place].history)) for place in drawn]
     learnt = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=1e-3)
 
     def epoch(place: int) -> Seconds:
-        draw = np.random.default_rng(arguments.seed + place).permutation(len(examples))
-        chosen = Subset(examples, draw[: arguments.peer_positions].tolist())
+        chosen = [drawn[rank] for rank in at_even_ranks(lengths, arguments.peer_positions)]
+        chosen = Subset(examples, random.permutation(chosen).tolist())
 
         def learn() -> None:
             for batch in DataLoader(chosen, arguments.batch_size, collate_fn=collate):
@@ -192,10 +204,12 @@ def variants_of(log: RealLog, arguments: argparse.Namespace) -> dict[str, Varian
     within = partial(plain_and_kept, adapter)
     name = "ours, every position of a text in one pass" if every else "ours, one target a user"
     variants = {
-        PROMPT_TUNING: bare_loop(*prompt_tuning(log), examples, arguments),
-        "our objective plainly, float32": bare_loop(adapter, batches, examples, arguments, within),
-        f"{name}, float32": ours(log, every, torch.float32, arguments.seed),
-        f"{name}, bfloat16": ours(log, every, torch.bfloat16, arguments.seed),
+        PROMPT_TUNING: bare_loop(log, *prompt_tuning(log), examples, arguments),
+        "our objective plainly, float32": bare_loop(
+            log, adapter, batches, examples, arguments, within
+        ),
+        f"{name}, float32": ours(log, every, torch.float32, arguments),
+        f"{name}, bfloat16": ours(log, every, torch.bfloat16, arguments),
     }
     if every:
         variants["ours, the text reader (--epochs 0)"] = text_reader(log, arguments.seed)
@@ -214,7 +228,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = common_parser(__doc__.splitlines()[0])
     parser.set_defaults(rounds=3)
-    add_log_options(parser, users=512)
+    add_log_options(parser)
+    parser.add_argument("--batches", type=int, default=8, help="of ours in a round")
     parser.add_argument("--positions", choices=("last", "every"), default="last")
     parser.add_argument("--peer-positions", type=int, default=64, help="of a peer in a round")
     parser.add_argument("--batch-size", type=int, default=32, help="of the peers; ours: 32 too")

@@ -4,26 +4,25 @@ r"""Times batches of real histories as the Trainer groups them beside padded ran
         --items $DATA/items.jsonl.gz --llm $LM
 
 One target a user, an adapter of a ``BiTuningConfig`` with its defaults, forward, backward and
-optimizer over all users that were drawn. Random batches are read as one would write it (padded on
-the left, masked, the backbone's states) and as ours reads them (packed, without a mask).
+optimizer. The grouped batches are some of an epoch over all users, of all lengths; the random ones
+are of the same users, read as one would write it (padded on the left, masked, the backbone's
+states) and as ours reads them (packed, without a mask).
 """
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from interleaved import Seconds, common_parser, finish, in_turns, start, timed
 from peft import PeftModel
 from plainly import written_plainly
-from real_log import RealLog, add_log_options
+from real_log import RealLog, add_log_options, grouped_batches
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from laser_peft.data import PaddingCollator
-from laser_peft.training import LaserSettings, LaserTrainer, PromptDataset
-from laser_peft.training.laser import laser_arguments
+from laser_peft.training import PromptDataset
 
 PLAIN, PACKED, GROUPED = (
     *("random batches, padded and masked", "random batches, packed"),
@@ -44,22 +43,15 @@ def learn(model: PeftModel, batches: Iterable[Batch], dtype: torch.dtype) -> Non
         optimizer.zero_grad()
 
 
-def random_batches(dataset: PromptDataset, batch_size: int, seed: int) -> list[Batch]:
-    """Returns an epoch's batches in a random order, each padded to its longest text."""
-    order = torch.Generator().manual_seed(seed)
-    collate = PaddingCollator()
-    return list(DataLoader(dataset, batch_size, shuffle=True, generator=order, collate_fn=collate))
+def batches_of(dataset: PromptDataset, places: Sequence[Sequence[int]]) -> list[Batch]:
+    """Pads examples, given by their places, to batches."""
+    return [PaddingCollator()([dataset[place] for place in batch]) for batch in places]
 
 
-def grouped_batches(
-    model: PeftModel, dataset: PromptDataset, batch_size: int, seed: int
-) -> list[Batch]:
-    """Returns an epoch's batches as ``laser-peft train`` takes them."""
-    settings = LaserSettings(batch_size=batch_size)
-    with TemporaryDirectory() as folder:
-        args = laser_arguments(folder, settings, len(dataset), seed=seed)
-        trainer = LaserTrainer(model, args, train_dataset=dataset, eval_dataset=dataset)
-        return list(trainer.get_train_dataloader())
+def shuffled(places: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+    """Returns batches of the same sizes and the same examples, at random."""
+    order = iter(np.random.default_rng(seed).permutation([p for batch in places for p in batch]))
+    return [[int(next(order)) for _ in batch] for batch in places]
 
 
 def waste(batches: Sequence[Batch]) -> float:
@@ -71,7 +63,8 @@ def waste(batches: Sequence[Batch]) -> float:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = common_parser(__doc__.splitlines()[0])
-    add_log_options(parser, users=256)
+    add_log_options(parser)
+    parser.add_argument("--batches", type=int, default=8, help="of a round")
     parser.add_argument("--layout", choices=("prefix_first", "text_first"), default="prefix_first")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -87,19 +80,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = log.adapted(dtype, layout=arguments.layout)
     examples = log.split.training_examples(every_prefix=False)
     dataset = PromptDataset(examples, log.prompts, max_items=log.limits.max_items)
-    at_random = partial(random_batches, dataset, arguments.batch_size)
-    grouped = partial(grouped_batches, model, dataset, arguments.batch_size)
+    lengths = [len(dataset[place]["input_ids"]) for place in range(len(dataset))]
 
-    def epoch(make: Callable[[int], list[Batch]], place: int) -> Seconds:
-        batches = make(arguments.seed + place)
-        return timed(lambda: learn(model, batches, dtype)).per(len(dataset))
+    def grouped(seed: int) -> list[list[int]]:
+        return grouped_batches(lengths, arguments.batch_size, arguments.batches, seed)
+
+    def at_random(seed: int) -> list[list[int]]:
+        return shuffled(grouped(seed), seed)
+
+    def epoch(make: Callable[[int], list[list[int]]], place: int) -> Seconds:
+        batches = batches_of(dataset, make(arguments.seed + place))
+        users = sum(len(batch["labels"]) for batch in batches)
+        return timed(lambda: learn(model, batches, dtype)).per(users)
 
     def plain(place: int) -> Seconds:
         with written_plainly(with_head=False):
             return epoch(at_random, place)
 
     variants = {PLAIN: plain, PACKED: partial(epoch, at_random), GROUPED: partial(epoch, grouped)}
-    wasted = {PACKED: waste(at_random(0)), GROUPED: waste(grouped(0))}
+    ways = {PACKED: at_random, GROUPED: grouped}
+    wasted = {name: waste(batches_of(dataset, make(arguments.seed))) for name, make in ways.items()}
     for name, value in wasted.items():
         print(f"{name}: {value:.3f} text tokens read for each real one")
     taken = in_turns(variants, arguments.rounds)

@@ -24,10 +24,10 @@ def load(name):
         return importlib.import_module(name)
 
 
-interleaved, made_up, plainly, steps, targets, ragged, headline, encoding = map(
+interleaved, made_up, plainly, real_log, steps, targets, ragged, headline, encoding = map(
     load,
     (
-        *("interleaved", "made_up", "plainly", "steps", "targets"),
+        *("interleaved", "made_up", "plainly", "real_log", "steps", "targets"),
         *("ragged", "headline", "encoding"),
     ),
 )
@@ -42,7 +42,7 @@ def _threads_stay(monkeypatch):
 def of_shop(shop, lm_folder):
     """Options of a benchmark over a log."""
     log = ["--interactions", shop / "interactions.csv.gz", "--items", shop / "items.jsonl"]
-    log += ["--llm", lm_folder, "--users", 11, "--max-tokens", 200, "--rounds", 1]
+    log += ["--llm", lm_folder, "--max-tokens", 200, "--rounds", 1]
     return [str(word) for word in log]
 
 
@@ -170,25 +170,40 @@ def test_targets_print_every_variant(capsys):
 
 
 def test_grouped_batches_hold_the_same_users_in_fewer_tokens(of_shop, capsys):
-    ragged.main([*of_shop, "--batch-size", "3"])
+    ragged.main([*of_shop, "--batch-size", "3", "--batches", "2"])
     printed = capsys.readouterr().out
     assert rows_in(printed) == [ragged.PLAIN, ragged.PACKED, ragged.GROUPED]
     read = [float(value) for value in re.findall(r"packed: ([\d.]+) text tokens", printed)]
     assert 1 <= read[1] <= read[0]
 
 
-@pytest.mark.parametrize(
-    ("positions", "count"), [pytest.param("last", 4, marks=pytest.mark.slow), ("every", 5)]
-)
+def test_some_batches_stand_for_the_epoch_of_all():
+    lengths = np.random.default_rng(0).integers(10, 500, 4001).tolist()
+    batches = real_log.grouped_batches(lengths, 8, 20, seed=0)
+    places = [place for batch in batches for place in batch]
+    assert len(set(places)) == len(places) == 160
+    some, everyone = ([lengths[place] for place in part] for part in (places, range(4001)))
+    assert np.mean(some) == pytest.approx(np.mean(everyone), rel=0.05)
+    padded = sum(8 * max(lengths[place] for place in batch) for batch in batches)
+    assert padded < 1.1 * sum(some)
+    mixed = ragged.shuffled(batches, seed=0)
+    assert sorted(place for batch in mixed for place in batch) == sorted(places)
+    assert sum(8 * max(lengths[place] for place in batch) for batch in mixed) > 1.5 * sum(some)
+    with pytest.raises(ValueError, match="7 examples do not fill a batch of 8"):
+        real_log.grouped_batches(lengths[:7], 8, 1, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("positions", "count"), [("last", 4), ("every", 5)])
 def test_headline_prints_every_variant(of_shop, capsys, positions, count):
-    headline.main([*of_shop, "--positions", positions, "--peer-positions", "3"])
+    headline.main([*of_shop, "--positions", positions, "--peer-positions", "3", "--batches", "1"])
     printed = capsys.readouterr().out
     assert len(rows_in(printed)) == count
     assert "reading 1,000 items' texts once a run" in printed
 
 
 def test_labels_of_prompt_tuning_are_the_next_items_words(of_shop):
-    log = load("real_log").RealLog.read(headline.parse([*of_shop]))
+    log = real_log.RealLog.read(headline.parse([*of_shop]))
     examples = list(log.split.training_examples(every_prefix=False))[:3]
     batch = headline.NextItemText(log)(examples)
     for row, example in enumerate(examples):
@@ -202,7 +217,7 @@ def test_labels_of_prompt_tuning_are_the_next_items_words(of_shop):
 
 @pytest.mark.parametrize(("what", "count"), [("users", 3), ("items", 5), ("one", 2)])
 def test_encoding_prints_every_variant(of_shop, capsys, what, count):
-    encoding.main([*of_shop, "--what", what, "--dtype", "bfloat16"])
+    encoding.main([*of_shop, "--what", what, "--dtype", "bfloat16", "--count", "11"])
     assert len(rows_in(capsys.readouterr().out)) == count
 
 
