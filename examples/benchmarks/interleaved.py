@@ -80,7 +80,7 @@ def repeated(work: Callable[[], object]) -> Variant:
 def in_turns(
     variants: Mapping[str, Variant], rounds: int, *, warm_up: int = 1
 ) -> dict[str, list[Seconds]]:
-    """Runs all variants one after the other, round after round.
+    """Runs all variants one after the other, round after round, and prints what each turn took.
 
     Args:
         variants: by name.
@@ -101,6 +101,8 @@ def in_turns(
             seconds = variant(max(place, 0))
             if place >= 0:
                 taken[name].append(seconds)
+                said = f"{1000 * seconds.wall:.4g} ms, of processors {1000 * seconds.processor:.4g}"
+                print(f"{place + 1} {name}: {said} ms", flush=True)
     return taken
 
 
