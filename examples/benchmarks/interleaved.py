@@ -126,7 +126,7 @@ def rows_of(taken: Mapping[str, Sequence[Seconds]], reference: str) -> list[Row]
 
 def print_rows(rows: Sequence[Row], reference: str, unit: str) -> None:
     """Prints a Markdown table, milliseconds a unit and ratios to the reference."""
-    print(f"\n| milliseconds a {unit} | wall | processor | ratio, processor | ratio, wall |")
+    print(f"\n| milliseconds per {unit} | wall | processor | ratio, processor | ratio, wall |")
     print("|---|---|---|---|---|")
     for row in rows:
         wall, processor = (1000 * value for value in row.seconds)
