@@ -23,7 +23,8 @@ from laser_peft.masking import mean_over_real
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
 MAX_TOKENS = 256  # of an item's text; what is beyond is cut
-TOKENS_A_BATCH = 16_384  # padding included; bounds the memory of a batch
+# Padding included; bounds the memory of a batch. A processor's caches hold no more than the first.
+TOKENS_A_BATCH, TOKENS_A_BATCH_ELSEWHERE = 2_048, 16_384
 
 # Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, V).
 ReadStates = Callable[[Tensor, Tensor], Tensor]
@@ -173,13 +174,13 @@ def text_vectors(
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     tokens = [opening + ids[:MAX_TOKENS] for ids in encoded]
     order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+    at_once = TOKENS_A_BATCH if device.type == "cpu" else TOKENS_A_BATCH_ELSEWHERE
     means: list[Tensor] = []
     start = 0
     with tqdm(total=len(order), desc="Reading item texts", unit="text", disable=None) as bar:
         while start < len(order):
-            rows = order[
-                start : start + max(TOKENS_A_BATCH // max(len(tokens[order[start]]), 1), 1)
-            ]
+            longest = max(len(tokens[order[start]]), 1)
+            rows = order[start : start + max(at_once // longest, 1)]
             batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
             inputs = {name: values.to(device) for name, values in batch.items()}
             states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)
