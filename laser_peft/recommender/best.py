@@ -4,8 +4,8 @@ Axes: B users in a batch, N items in the catalogue, M of them on the shelf, R re
 G items in a group, W groups that are scored, K items found.
 
 A score and its place make one integer, so that no order is left to chance: the higher score comes
-first, and of equal ones the item of the lower dense id. Which way an item is found makes no
-difference; a catalogue that is no larger than what would be scored after a scan has none.
+first, and of equal ones the item of the lower dense id. How it is found makes
+no difference: a catalogue is scanned where that leaves much less of it to score exactly.
 """
 
 from collections.abc import Sequence
@@ -175,8 +175,9 @@ class _Request:
         places = places.flatten(1)  # (B, W * G)
         hidden = places >= size
         places.clamp_(max=size - 1)
-        if self.shelf.is_open is not None:
-            hidden |= ~self._is_open()[places]
+        is_open = self._is_open()
+        if is_open is not None:
+            hidden |= ~is_open[places]
         left_out, place_in = (groups[self.rows] == (self.places // GROUP)[:, None]).nonzero().T
         columns = place_in * GROUP + self.places[left_out] % GROUP
         hidden[self.rows[left_out], columns] = True

@@ -111,6 +111,17 @@ def test_an_order_that_float32_does_not_see_is_found():
     assert best_items(users, Shelf(vectors), K) == plain(users, Shelf(vectors), K)
 
 
+def check_error(users, vectors):
+    """Scans, and compares the largest score of each group, the last of which is not full."""
+    none = torch.empty(0, dtype=torch.int64)
+    found = scan.scan(users, vectors, scan.longest(vectors), None, (none, none))
+    with torch.autocast("cpu", enabled=False):
+        scores = users.double() @ vectors.double().T
+    padded = torch.nn.functional.pad(scores, (0, -len(vectors) % scan.GROUP), value=-torch.inf)
+    exact = padded.unflatten(1, (-1, scan.GROUP)).amax(2)
+    assert ((found.maxima - exact).abs() <= found.error[:, None]).all()
+
+
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_no_score_is_off_by_more_than_is_said(precision):
     users, vectors = torch.randn(B, 61), torch.randn(N, 61)
@@ -118,23 +129,14 @@ def test_no_score_is_off_by_more_than_is_said(precision):
     users[3] *= 1e12
     vectors[::3] *= 1e-18
     vectors[1::3] *= torch.logspace(-30, 3, len(vectors[1::3]))[:, None]
-    none = torch.empty(0, dtype=torch.int64)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
-        found = scan.scan(users, vectors, scan.longest(vectors), None, (none, none))
-        again = best_items(users, Shelf(vectors), K)
+        check_error(users, vectors)
+        found = best_items(users, Shelf(vectors), K)
     finally:
         torch.set_float32_matmul_precision(before)
-    exact = group_maxima(users.double() @ vectors.double().T)
-    assert ((found.maxima - exact).abs() <= found.error[:, None]).all()
-    assert again == plain(users, Shelf(vectors), K)
-
-
-def group_maxima(scores):
-    """The largest of each group, the last of which is not full."""
-    padded = torch.nn.functional.pad(scores, (0, -N % scan.GROUP), value=-torch.inf)
-    return padded.unflatten(1, (-1, scan.GROUP)).amax(2)
+    assert found == plain(users, Shelf(vectors), K)
 
 
 def test_precision_that_was_set_for_one_backend_is_not_taken_for_full(monkeypatch):
@@ -149,12 +151,15 @@ def test_precision_that_was_set_for_one_backend_is_not_taken_for_full(monkeypatc
 def test_autocast_changes_nothing():
     users, shelf = torch.randn(B, 61), Shelf(torch.randn(N, 61))
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        check_error(users, shelf.vectors)
         assert best_items(users, shelf, K) == plain(users, shelf, K)
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e25])
 def test_lengths_beyond_float32_are_no_trap(scale):
     users, vectors = torch.randn(B, R) / scale**0.5, torch.randn(N, R) * scale
+    if scale < 1:
+        check_error(users, vectors)
     assert best_items(users, Shelf(vectors), K) == plain(users, Shelf(vectors), K)
 
 
@@ -166,6 +171,18 @@ def test_a_score_that_is_no_number_is_an_error_even_if_it_would_not_be_found(val
     allowed = np.arange(N) != 17
     with pytest.raises(ValueError, match="not all finite"):
         best_items(users, Shelf.of(vectors, allowed), K, left_out=[np.array([18])] * B)
+
+
+def test_scores_that_are_all_too_small_for_float32_are_an_error():
+    users, vectors = torch.full((B, R), 2e25), torch.full((N, R), -1e15)
+    with pytest.raises(ValueError, match="not all finite"):
+        best_items(users, Shelf(vectors), K)
+
+
+def test_the_last_item_is_found_once():
+    users, vectors = torch.ones(1, R), torch.randn(N, R)
+    vectors[-1] = 9  # in a group that is not full
+    assert best_items(users, Shelf(vectors), K) == plain(users, Shelf(vectors), K)
 
 
 def test_lengths_are_computed_once_a_shelf(monkeypatch):
