@@ -45,6 +45,7 @@ def user_states(
     active: ActiveAdapter,
     texts: UserTexts,
     prefix: Tensor,
+    memory: None = None,
     *,
     with_head: bool,
 ) -> Tensor:
