@@ -22,7 +22,7 @@ from .base_model import backbone_of
 from .devices import device_of
 from .joining import read
 from .trimming import only_at
-from .trying import is_of_memory, reads_alike
+from .trying import is_of_memory, reads_alike, runs_layers_again
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +102,9 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
     config = lm.config.get_text_config(decoder=True)
     backbone = backbone_of(lm)
     windows = [getattr(config, name, None) or num_tokens for name in WINDOWS]
-    # Checkpointed layers run without a memory.
-    keeps_nothing = any(getattr(part, "gradient_checkpointing", False) for part in lm.modules())
     looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
     rooms = [*windows, *_sizes_of_masks(backbone)]
-    if backbone is lm or looks_up_ids or keeps_nothing or min(rooms) < num_tokens:
+    if backbone is lm or looks_up_ids or runs_layers_again(lm) or min(rooms) < num_tokens:
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return False

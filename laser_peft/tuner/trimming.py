@@ -23,7 +23,7 @@ from laser_peft.eval_mode import in_eval_mode
 from .base_model import backbone_of
 from .devices import device_of
 from .joining import read
-from .trying import is_of_memory, reads_alike
+from .trying import is_of_memory, reads_alike, runs_layers_again
 
 FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention")
@@ -56,7 +56,7 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 
 def can_trim(lm: PreTrainedModel) -> bool:
     """Tells whether :func:`only_at` saves anything, by trying it once on a few tokens."""
-    if any(getattr(part, "gradient_checkpointing", False) for part in lm.modules()):
+    if runs_layers_again(lm):
         return False
     known = _STAYS.get(lm)
     if known is None:

@@ -1,10 +1,17 @@
 """Finds out by trying what a language model's class does not declare."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Of the states' standard deviation: kernels differ by rounding, another reading by more.
 TOLERANCE, TOLERANCE_IN_HALF_PRECISION = 0.01, 0.2
+
+
+def runs_layers_again(lm: nn.Module) -> bool:
+    """Tells whether the backward pass runs layers again, without memory and hooks of the first."""
+    return lm.training and any(
+        getattr(part, "gradient_checkpointing", False) for part in lm.modules()
+    )
 
 
 def reads_alike(states: Tensor, expected: Tensor) -> bool:
