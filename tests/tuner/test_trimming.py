@@ -87,7 +87,7 @@ def test_what_acts_on_all_positions_at_once_is_left_as_it_is(llama, monkeypatch)
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_layers_that_run_again_in_the_backward_pass_run_whole():
-    lm = make_lm("llama").train()
+    lm = make_lm("llama")
     assert can_trim(lm)
     lm.gradient_checkpointing_enable()
     assert not can_trim(lm)
