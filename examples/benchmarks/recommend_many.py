@@ -9,25 +9,20 @@ system counts it; what it grows by after loading is said after the first thousan
 """
 
 import argparse
-import os
-import platform
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from itertools import islice
 
 import numpy as np
 import psutil
-import torch
+from interleaved import start
 
-import laser_peft
 from laser_peft.recommender import LaserRecommender
 
 FIRST = 1000  # histories until memory is looked at
-PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
 def draw_histories(item_ids: Sequence[str], random: np.random.Generator) -> Iterator[list[str]]:
@@ -88,10 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    versions = [f"{name} {version(name)}" for name in PACKAGES]
-    print(", ".join([f"laser_peft {laser_peft.__version__}", *versions]))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} used")
+    start(arguments)
     started = time.perf_counter()
     recommender = LaserRecommender.from_pretrained(arguments.recommender)
     print(

@@ -1,6 +1,6 @@
-"""The benchmark of many histories in one call runs, and says what its page needs."""
+"""The benchmarks of a recommender run, and say what their page needs."""
 
-import importlib.util
+import importlib
 import re
 from itertools import islice
 from pathlib import Path
@@ -10,16 +10,19 @@ import pytest
 import torch
 
 pytest.importorskip("resource", reason="Windows does not count a process's peak so")
-SCRIPT = Path(__file__).parents[2] / "examples" / "benchmarks" / "recommend_many.py"
+FOLDER = Path(__file__).parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    spec = importlib.util.spec_from_file_location("recommend_many", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("recommend_many")
     monkeypatch.setattr(module, "FIRST", 11)
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     return module
 
 
@@ -44,3 +47,11 @@ def test_its_histories_hold_different_items_and_are_drawn_as_they_are_asked_for(
     histories = list(islice(benchmark.draw_histories(ids, np.random.default_rng(0)), 101))
     assert all(len(set(history)) == len(history) >= 5 for history in histories)
     assert {item for history in histories for item in history} == set(ids)
+
+
+def test_one_event_finds_the_same_items_either_way(trained, capsys):
+    folder = str(trained[0] / "recommender")
+    importlib.import_module("one_event").main([folder, "--rounds", "4", "--correction", "1"])
+    printed = capsys.readouterr().out
+    assert "the same ten items in 4 of 4" in printed
+    assert re.findall(r"^\| (the whole history|in a session) \|", printed, re.MULTILINE)
