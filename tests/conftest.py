@@ -52,6 +52,15 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _threads_kept():
+    """What a command or a benchmark sets for its process is not for the tests after it."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _templates_compiled_once():
     """Whenever an adapter is saved, huggingface_hub makes the same template of a model card."""

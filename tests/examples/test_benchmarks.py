@@ -33,11 +33,6 @@ interleaved, made_up, plainly, real_log, steps, targets, ragged, headline, encod
 )
 
 
-@pytest.fixture(autouse=True)
-def _threads_stay(monkeypatch):
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-
-
 @pytest.fixture
 def of_shop(shop, lm_folder):
     """Options of a benchmark over a log."""

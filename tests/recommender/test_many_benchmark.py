@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("resource", reason="Windows does not count a process's peak so")
 FOLDER = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -16,7 +15,6 @@ FOLDER = Path(__file__).parents[2] / "examples" / "benchmarks"
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
 
 
 @pytest.fixture
