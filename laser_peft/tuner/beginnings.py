@@ -57,7 +57,9 @@ def read_beginnings(
     backbone = backbone_of(lm)
     # Some make no memory of their own while they are in training mode.
     memory = DynamicCache(config=lm.config.get_text_config(decoder=True))
-    with torch.no_grad(), only_at(lm, rows.new_zeros(len(text), 0)):  # for its keys and values
+    # Keys and values are all that is wanted; of no position at all some kernels cannot run.
+    one = rows.new_zeros(len(text), min(text.size(1), 1))
+    with torch.no_grad(), only_at(lm, one):
         backbone(inputs_embeds=text, past_key_values=memory, use_cache=True, return_dict=True)
     places = _places_among(rows, len(text))  # (n,), of a user among those of its text
     num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)

@@ -42,7 +42,7 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 
     Args:
         lm: the language model.
-        positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called; S may be 0. Elsewhere
+        positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called, S at least 1. Elsewhere
             the states are without meaning.
     """
     if torch.compiler.is_compiling() or not can_trim(lm):
@@ -122,7 +122,6 @@ def _states_stay(lm: PreTrainedModel) -> bool:
     with in_eval_mode(backbone), torch.autocast(text.device.type, enabled=False):
         whole = states()
         try:
-            states(positions[:, :0])  # as where keys and values alone are wanted
             trimmed = states(positions)
         except Exception as error:  # of any kind: whatever a foreign part makes of fewer positions
             if is_of_memory(error):

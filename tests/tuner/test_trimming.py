@@ -70,7 +70,7 @@ def test_a_user_costs_the_last_layer_the_suffix(llama, encoder_folder, layout):
     model(**batch, labels=labels)  # what a model can do is tried once
     seen = sizes_seen(llama, lambda: model(**batch, labels=labels).loss.backward())
     suffix = model.peft_config["default"].num_suffix_tokens
-    of_text = [0, 0] if layout == "text_first" else []  # its keys and values are all that is used
+    of_text = [1, 1] if layout == "text_first" else []  # its keys and values are all that is used
     assert seen == [*of_text, suffix, suffix]
 
 
