@@ -48,9 +48,7 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     if torch.compiler.is_compiling() or not can_trim(lm):
         yield
         return
-    with ExitStack() as hooks:
-        for part in _parts(lm):
-            hooks.enter_context(_at(part, positions))
+    with _parts_at(lm, positions):
         yield
 
 
@@ -77,6 +75,14 @@ def _parts(lm: PreTrainedModel) -> list[nn.Module]:
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
     return next((child for name in names if (child := getattr(module, name, None))), None)
+
+
+@contextmanager
+def _parts_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    with ExitStack() as hooks:
+        for part in _parts(lm):
+            hooks.enter_context(_at(part, positions))
+        yield
 
 
 @contextmanager
@@ -111,18 +117,15 @@ def _states_stay(lm: PreTrainedModel) -> bool:
     text = embeddings(ids).unflatten(0, (2, 6))
     positions = ids.new_tensor([[1, 5], [3, 4]])
 
-    def states(trimmed_to: Tensor | None = None) -> Tensor:
-        with ExitStack() as hooks:
-            if trimmed_to is not None:
-                for part in _parts(lm):
-                    hooks.enter_context(_at(part, trimmed_to))
-            output = backbone(inputs_embeds=text, use_cache=False, return_dict=True)
-            return read(output.last_hidden_state, positions)
+    def states() -> Tensor:
+        output = backbone(inputs_embeds=text, use_cache=False, return_dict=True)
+        return read(output.last_hidden_state, positions)
 
     with in_eval_mode(backbone), torch.autocast(text.device.type, enabled=False):
         whole = states()
         try:
-            trimmed = states(positions)
+            with _parts_at(lm, positions):
+                trimmed = states()
         except Exception as error:  # of any kind: whatever a foreign part makes of fewer positions
             if is_of_memory(error):
                 raise
