@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS, DotProducts
+from laser_peft.losses import router_balance_loss
+from laser_peft.processes import summed
 from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
@@ -50,8 +52,17 @@ class LaserTrainer(RankingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Adds ``negatives (K,)`` if they are asked for, then computes the model's own loss."""
-        inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items)
+        of_step = dict(seed=self.args.seed, step=self.state.global_step)
+        inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items, **of_step)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def loss_of_all(self, loss: Tensor, output: Any, *, stands_in: bool) -> Tensor:
+        """Balances the router over the users of all processes; the model did over its own."""
+        if output.router_chosen is None or self.accelerator.num_processes == 1:
+            return loss
+        chosen = summed(output.router_chosen.sum(0) * (not stands_in))
+        balance = router_balance_loss(output.router_probs, chosen)
+        return loss + self._config.router_balance_weight * (balance - output.aux_loss)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Returns the metrics; on the trainer's own data set, with the best weights, then set.

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
 from transformers import (
     EvalPrediction,
     ProgressCallback,
@@ -26,8 +28,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
+from laser_peft.processes import summed
 
-from .epoch_order import EpochOrder
+from .epoch_order import STANDS_IN, SharedBatches, StandIn, generator_of
+from .item_dropout import IGNORE_INDEX
 from .progress import ShortProgress
 
 
@@ -49,6 +53,7 @@ def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArgum
         remove_unused_columns=False,  # `seen` is no argument of a model's forward
         label_names=["labels"],
         dataloader_pin_memory=on_accelerator,
+        ddp_broadcast_buffers=False,  # tables of item vectors, which no step changes
         report_to="none",
         **arguments,
     )
@@ -65,14 +70,17 @@ def best_checkpoint_arguments(metric: str = "unmasked_ndcg@10") -> dict[str, Any
     }
 
 
-def with_negatives(inputs: dict[str, Any], num_negatives: int, num_items: int) -> dict[str, Any]:
+def with_negatives(
+    inputs: dict[str, Any], num_negatives: int, num_items: int, *, seed: int = 0, step: int = 0
+) -> dict[str, Any]:
     """Adds ``negatives (K,)`` to a batch, drawn uniformly with replacement; none where K is 0.
 
-    Drawn for a step and not in the dataset, which is read ahead, a resumed run draws the same.
+    Seed and step alone decide: all processes draw the same, and so does a resumed run.
     """
     if not num_negatives:
         return inputs
-    drawn = torch.randint(1, num_items + 1, (num_negatives,))
+    generator = generator_of(seed, step)
+    drawn = torch.randint(1, num_items + 1, (num_negatives,), generator=generator)
     return inputs | {"negatives": drawn.to(inputs["labels"].device)}
 
 
@@ -101,6 +109,9 @@ class BestCheckpointHere(TrainerCallback):
 class RankingTrainer(Trainer):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
 
+    Differs: ``per_device_train_batch_size`` counts the examples of a step in all processes
+    together, and each reads its share, so that a step is the same in any number of processes.
+
     A process uses one GPU, and the model is after each training, evaluation and prediction as it
     was before, without what mixed precision puts around it.
     """
@@ -117,9 +128,65 @@ class RankingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._use_one_gpu()
         self.add_callback(BestCheckpointHere())
-        self.add_callback(EpochOrder())
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgress())
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns the batches of this process, each its share of a batch of all (see there)."""
+        state, dataset = self.accelerator, self.train_dataset
+        batches = SharedBatches(
+            self._get_train_sampler(),
+            self._train_batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=StandIn(self.data_collator, dataset),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # Shared out already.
+        return prepare_data_loader(
+            loader, state.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Returns the examples of an optimizer step."""
+        return self._train_batch_size * args.gradient_accumulation_steps
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Computes the model's loss, so that its mean over processes is that over all labels.
+
+        Each process's is a mean over its own labels, of which it may have more than others or none.
+        """
+        inputs = dict(inputs)
+        stands_in = inputs.pop(STANDS_IN, False)
+        labels = inputs["labels"]
+        loss, output = super().compute_loss(model, inputs, return_outputs=True)
+        loss = self.loss_of_all(loss, output, stands_in=stands_in)
+        if self.accelerator.num_processes > 1:
+            counted = (labels != IGNORE_INDEX).sum() * (not stands_in)
+            loss = loss * counted * self.accelerator.num_processes / summed(counted)
+        return (loss, output) if return_outputs else loss
+
+    def loss_of_all(self, loss: Tensor, output: Any, *, stands_in: bool) -> Tensor:
+        """Exchanges what of a loss is no mean over labels, but looks at all of a batch at once.
+
+        Args:
+            loss: of this process's labels.
+            output: the model's.
+            stands_in: the batch counts for nothing.
+        """
+        return loss
 
     def prediction_step(
         self,
@@ -161,6 +228,8 @@ class RankingTrainer(Trainer):
         """
         if resume_from_checkpoint is not None:
             self._stay_stopped(Path(resume_from_checkpoint))
+        if self.accelerator.num_processes > 1:  # no two drop the same; the first as if alone
+            set_seed(self.args.seed, device_specific=True)
         output = super().train(resume_from_checkpoint, **kwargs)
         self._take_off_mixed_precision()
         self.model.eval()

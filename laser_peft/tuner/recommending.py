@@ -238,6 +238,7 @@ def recommend(
         logits=logits,
         correction=None if queries is None else learned[:, -adapter.items.text_dim :],
         router_probs=condensed.router_probs,
+        router_chosen=condensed.router_chosen,
         aux_loss=aux_loss,
     )
     return output if inputs.return_dict else output.to_tuple()
