@@ -6,7 +6,7 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"eval_mode", "losses", "masking", "numbering"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering", "portions"}
 ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
@@ -14,6 +14,7 @@ ALLOWED = {
     "masking": set(),
     "numbering": set(),
     "processes": set(),
+    "portions": set(),
     "data": set(),
     "evaluation": set(),
     "collaborative": LEAVES,
@@ -28,7 +29,7 @@ ALLOWED = {
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "item_texts": {"masking", "data", "eval_mode", "processes"},
+    "item_texts": {"masking", "data", "eval_mode", "portions", "processes"},
     "item_encoding": {"data", "eval_mode", "processes"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),

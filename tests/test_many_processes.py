@@ -121,7 +121,7 @@ def join(rank: int, count: int, folder: Path) -> None:
 def work_in_a_process(rank, count, folder, *arguments):
     join(rank, count, folder)
     torch.save(work(folder, *arguments), folder / f"{rank}.pt")
-    by_one((folder / "written").open("x").close)  # twice, and it fails
+    by_one((folder / "written").touch, exist_ok=False)  # twice, and it fails
     dist.destroy_process_group()
 
 

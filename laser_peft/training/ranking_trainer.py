@@ -230,7 +230,10 @@ class RankingTrainer(Trainer):
             self._stay_stopped(Path(resume_from_checkpoint))
         if self.accelerator.num_processes > 1:  # no two drop the same; the first as if alone
             set_seed(self.args.seed, device_specific=True)
-        output = super().train(resume_from_checkpoint, **kwargs)
+        with warnings.catch_warnings():
+            # torch's, of an argument for which transformers knows no other.
+            warnings.filterwarnings("ignore", ".broadcast_buffers. is deprecated", FutureWarning)
+            output = super().train(resume_from_checkpoint, **kwargs)
         self._take_off_mixed_precision()
         self.model.eval()
         return output
