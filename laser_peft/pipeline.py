@@ -38,7 +38,7 @@ from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
-from laser_peft.processes import by_one
+from laser_peft.processes import by_one, of_one
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
@@ -253,7 +253,7 @@ def _start(
     if on_data is not None:
         on_data(experiment.report, experiment.data)
     if on_estimate is not None:
-        estimate = measure()
+        estimate = of_one(measure)
         logger.info("estimate: %s", " ".join(estimate.lines()))
         on_estimate(estimate)
     start_or_check(output, run, told)

@@ -8,12 +8,13 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor
 from tqdm import tqdm
 
 Parameters = ParamSpec("Parameters")
 Part = TypeVar("Part")
+Found = TypeVar("Found")
 
 
 def processes() -> PartialState:
@@ -32,6 +33,13 @@ def by_one(
     if state.is_main_process:
         write(*args, **kwargs)
     state.wait_for_everyone()
+
+
+def of_one(find: Callable[[], Found]) -> Found:
+    """Returns to every process what the main one has found, alone."""
+    found = [find()] if processes().is_main_process else [None]
+    result: Found = broadcast_object_list(found)[0]
+    return result
 
 
 def own_share(parts: Sequence[Part]) -> list[Part]:

@@ -3,7 +3,9 @@
 Dropout is off: what it drops is drawn by each process for its own share.
 """
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import PartialState
-from conftest import NUM_ITEMS, run_in_new_processes
+from conftest import NUM_ITEMS, run_command, run_in_new_processes, train_arguments
 from peft import get_peft_model
 from torch.utils.data import Subset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -19,15 +21,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from laser_peft import BiTuningConfig, SASRecModel
 from laser_peft.baselines import Encoder, rank_examples
 from laser_peft.data import Split
+from laser_peft.evaluation import Evaluation
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import lm_text_vectors
 from laser_peft.processes import by_one
+from laser_peft.runs import last_checkpoint
 from laser_peft.training import (
     LaserSettings,
     PromptDataset,
+    RankingTrainer,
     SASRecSettings,
     rank_dataset,
     train_in_phases,
+    train_laser,
 )
 
 TEXT_DIM = 7
@@ -151,3 +157,95 @@ def test_several_processes_do_as_one_does(tmp_path, arguments, alone, count):
             )
         for phase, logs in alone["logs"].items():
             assert together["logs"][phase] == [pytest.approx(log, rel=1e-3) for log in logs]
+
+
+def learn(folder: Path, lm_folder, encoder_folder, split: Split, prompts, most=None) -> dict:
+    """Goes on with an adapter in a folder, up to a step; returns what each step learnt from."""
+    labels, step = {}, RankingTrainer.training_step
+
+    def watched(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == most:
+            raise KeyboardInterrupt
+        own = [] if "stands_in" in inputs else inputs["labels"].tolist()
+        labels[self.state.global_step] = own
+        return step(self, model, inputs, *args, **kwargs)
+
+    model = make_model(lm_folder, encoder_folder)
+    settings = LaserSettings(epochs=2, batch_size=8, num_negatives=5)
+    checkpoint = last_checkpoint(folder)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(RankingTrainer, "training_step", watched)
+        train_laser(
+            model, split, prompts, folder, settings, max_items=50, resume_from_checkpoint=checkpoint
+        )
+    state = model.state_dict().items()
+    return {"labels": labels, "weights": {n: v for n, v in state if ".bituning_adapters." in n}}
+
+
+def learn_in_a_process(rank, count, folder, *arguments):
+    join(rank, count, folder)
+    torch.save(learn(folder / "checkpoints", *arguments), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def learn_together(count, folder, *arguments):
+    """Does so in new processes; returns the labels of all, step by step, and the weights."""
+    run_in_new_processes(learn_in_a_process, count, folder, *arguments, count=count)
+    (folder / "meeting").unlink(missing_ok=True)
+    found = [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+    steps = found[0]["labels"]
+    labels = {step: sum((one["labels"][step] for one in found), []) for step in steps}
+    return labels, found[0]["weights"]
+
+
+@pytest.mark.slow
+def test_what_two_processes_began_one_or_three_go_on_with(tmp_path, arguments):
+    whole = learn(tmp_path / "whole", *arguments)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    # Of two epochs with four steps each, and a checkpoint at every second one.
+    began, _ = learn_together(2, cut, *arguments, 7)
+    assert list(began) == list(range(7))
+    assert last_checkpoint(cut / "checkpoints").endswith("-6")
+    three = shutil.copytree(cut, tmp_path / "three")
+    alone = learn(cut / "checkpoints", *arguments)
+    together = learn_together(3, three, *arguments)
+    for labels, weights in [(alone["labels"], alone["weights"]), together]:
+        assert list(labels) == [6, 7]
+        for step, seen in (began | labels).items():
+            assert sorted(seen) == sorted(whole["labels"][step])
+        torch.testing.assert_close(weights, whole["weights"], atol=1e-4, rtol=1e-3)
+
+
+def run_in_a_process(rank, count, folder, arguments):
+    join(rank, count, folder)
+    result = run_command(*arguments)
+    (folder / f"printed-{rank}").write_text(result.stdout)
+    assert result.exit_code == 0, result.output
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_command_writes_and_prints_once(tmp_path, shop, lm_folder, trained):
+    arguments = train_arguments(shop, lm_folder, tmp_path / "shop")
+    run_in_new_processes(run_in_a_process, 2, tmp_path, arguments, count=2)
+    alone, printed = trained
+    names = {path.relative_to(tmp_path / "shop") for path in (tmp_path / "shop").rglob("*")}
+    expected = {path.relative_to(alone) for path in alone.rglob("*")}
+    not_checkpoints = {name for name in names ^ expected if name.parts[0] != "checkpoints"}
+    assert not_checkpoints == {Path("log-1.txt")}
+    assert "Saved" in (tmp_path / "printed-0").read_text()
+    assert (tmp_path / "printed-1").read_text() == ""
+    assert not list((tmp_path / "shop").rglob("*unfinished*"))
+
+
+@pytest.mark.slow
+def test_the_test_of_a_recommender_is_the_same(tmp_path, shop, trained):
+    log = shop / "interactions.csv.gz"
+    folder = trained[0] / "recommender"
+    arguments = ["evaluate", folder, "--interactions", log, "--output", tmp_path / "tested"]
+    run_in_new_processes(run_in_a_process, 2, tmp_path, arguments, count=2)
+    for name in ("sasrec", "laser"):
+        alone = Evaluation.load(trained[0] / "evaluation" / name)
+        together = Evaluation.load(tmp_path / "tested" / name)
+        assert (together.ranks == alone.ranks).all()

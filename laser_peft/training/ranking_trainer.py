@@ -53,6 +53,7 @@ def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArgum
         remove_unused_columns=False,  # `seen` is no argument of a model's forward
         label_names=["labels"],
         dataloader_pin_memory=on_accelerator,
+        ddp_find_unused_parameters=False,  # every step reads all that learns
         ddp_broadcast_buffers=False,  # tables of item vectors, which no step changes
         report_to="none",
         **arguments,
