@@ -6,6 +6,7 @@ Axes: B users, N items, C collaborative width, R recommendation width, W weights
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
@@ -56,13 +57,23 @@ class LaserTrainer(RankingTrainer):
         inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items, **of_step)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def loss_of_all(self, loss: Tensor, output: Any, *, stands_in: bool) -> Tensor:
-        """Balances the router over the users of all processes; the model did over its own."""
-        if output.router_chosen is None or self.accelerator.num_processes == 1:
-            return loss
-        chosen = summed(output.router_chosen.sum(0) * (not stands_in))
-        balance = router_balance_loss(output.router_probs, chosen)
-        return loss + self._config.router_balance_weight * (balance - output.aux_loss)
+    def parts_of_loss(
+        self, loss: Tensor, output: Any, inputs: dict[str, Any]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Balances the router over the users of all processes; the model did over its own.
+
+        Takes the text reader's part out, which is a mean over positions and not over users.
+        """
+        users = torch.tensor(len(inputs["labels"]), device=loss.device)
+        if output.router_chosen is not None:
+            chosen = summed(output.router_chosen[: int(users)].sum(0))
+            balance = router_balance_loss(output.router_probs, chosen)
+            loss = loss + self._config.router_balance_weight * (balance - output.aux_loss)
+        reading = output.reading_loss
+        if reading is None:
+            return [(loss, users)]
+        followed = (inputs["history"] != 0).sum(1).sub(1).clamp(min=0).sum() * (users > 0)
+        return [(loss - reading, users), (reading, followed)]
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Returns the metrics; on the trainer's own data set, with the best weights, then set.

@@ -173,21 +173,25 @@ class RankingTrainer(Trainer):
         stands_in = inputs.pop(STANDS_IN, False)
         labels = inputs["labels"]
         loss, output = super().compute_loss(model, inputs, return_outputs=True)
-        loss = self.loss_of_all(loss, output, stands_in=stands_in)
         if self.accelerator.num_processes > 1:
-            counted = (labels != IGNORE_INDEX).sum() * (not stands_in)
-            loss = loss * counted * self.accelerator.num_processes / summed(counted)
+            inputs["labels"] = labels.new_empty(0) if stands_in else labels
+            parts = self.parts_of_loss(loss, output, inputs)
+            counts = torch.stack([count for _, count in parts])
+            shares = counts * self.accelerator.num_processes / summed(counts).clamp(min=1)
+            loss = (torch.stack([mean for mean, _ in parts]) * shares).sum()
         return (loss, output) if return_outputs else loss
 
-    def loss_of_all(self, loss: Tensor, output: Any, *, stands_in: bool) -> Tensor:
-        """Exchanges what of a loss is no mean over labels, but looks at all of a batch at once.
+    def parts_of_loss(
+        self, loss: Tensor, output: Any, inputs: dict[str, Any]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Takes a loss apart into means, each with the int64 count of what it is the mean of.
 
         Args:
-            loss: of this process's labels.
+            loss: of this process.
             output: the model's.
-            stands_in: the batch counts for nothing.
+            inputs: of the model; without any labels where the batch counts for nothing.
         """
-        return loss
+        return [(loss, (inputs["labels"] != IGNORE_INDEX).sum())]
 
     def prediction_step(
         self,

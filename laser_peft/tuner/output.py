@@ -23,6 +23,8 @@ class BiTuningOutput(ModelOutput):
         router_probs: ``(B, E)`` float, each row sums to one; None without a router.
         router_chosen: ``(B, E)`` bool, True for the experts picked; None without a router.
         aux_loss: scalar, the router balance term before its weight; None without a router.
+        reading_loss: scalar, the part of the loss that the text reader learns from at all
+            positions of the histories; None where it does not.
     """
 
     loss: Tensor | None = None
@@ -32,3 +34,4 @@ class BiTuningOutput(ModelOutput):
     router_probs: Tensor | None = None
     router_chosen: Tensor | None = None
     aux_loss: Tensor | None = None
+    reading_loss: Tensor | None = None
