@@ -38,7 +38,7 @@ from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
-from laser_peft.processes import by_one, of_one
+from laser_peft.processes import by_one, of_one, refuse_shards
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
@@ -114,9 +114,10 @@ def train_encoder(
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
         FileNotFoundError: if an input file is missing.
-        ValueError: for settings or input that cannot work, or a run that differs from the one
-            to resume.
+        ValueError: for settings or input that cannot work, a run that differs from the one to
+            resume, or a launcher that shards models.
     """
+    refuse_shards()
     output = Path(output)
     check_output(output, resume=resume)
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
@@ -154,9 +155,10 @@ def train(
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
         FileNotFoundError: if an input file is missing.
-        ValueError: for settings or input that cannot work, or a run that differs from the one
-            to resume.
+        ValueError: for settings or input that cannot work, a run that differs from the one to
+            resume, or a launcher that shards models.
     """
+    refuse_shards()
     output = Path(output)
     check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env, reduce
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +23,23 @@ def processes() -> PartialState:
     They are those of `accelerate launch` or torchrun; without a GPU they speak by gloo.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def refuse_shards() -> None:
+    """Refuses what would leave no process with a whole model.
+
+    A run trains several small models before the adapter, and they share modules.
+
+    Raises:
+        ValueError: under a launcher that shards models.
+    """
+    for name, flag in [("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")]:
+        if parse_flag_from_env(flag):
+            raise ValueError(
+                f"this training needs the whole model in every process, got {name} from the "
+                "launcher; launch with examples/accelerate/ddp.yaml, or train in shards as "
+                "examples/03_bi_tune_with_accelerate.py does"
+            )
 
 
 def by_one(

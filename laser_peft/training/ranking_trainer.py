@@ -28,7 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
-from laser_peft.processes import summed
+from laser_peft.processes import refuse_shards, summed
 
 from .epoch_order import STANDS_IN, SharedBatches, StandIn, generator_of
 from .item_dropout import IGNORE_INDEX
@@ -121,6 +121,7 @@ class RankingTrainer(Trainer):
     loss_is_scaled_for_ga = False
 
     def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any) -> None:
+        refuse_shards()
         super().__init__(
             model,
             args,
