@@ -63,59 +63,75 @@ class Watch(TrainerCallback):
         self.logs.append({name: logs[name] for name in kept if name in logs})
 
 
-def make_model(lm_folder, encoder_folder):
+def make_model(lm_folder, encoder_folder, **fields):
     torch.manual_seed(0)
     config = BiTuningConfig(
         collaborative_encoder=encoder_folder,
         num_prefix_tokens=3,
-        item_vectors="fused",
-        item_text_dim=TEXT_DIM,
         m_former_dropout=0.0,
         router_balance_weight=3.0,
+        **fields or {"item_vectors": "fused", "item_text_dim": TEXT_DIM},
     )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(lm_folder), config)
-    texts = F.normalize(torch.randn(NUM_ITEMS, TEXT_DIM), dim=1)
+    width = model.peft_config["default"].item_text_dim
+    texts = F.normalize(torch.randn(NUM_ITEMS, width), dim=1)
     model.base_model.set_item_text_vectors(texts, torch.arange(NUM_ITEMS))
-    model.base_model.layer.bituning_adapters["default"].text_reader.dropout.p = 0.0
+    if not fields:
+        model.base_model.layer.bituning_adapters["default"].text_reader.dropout.p = 0.0
     return model
 
 
-def work(folder: Path, lm_folder, encoder_folder, split: Split, prompts) -> dict:
-    """Trains and ranks; returns all that must not depend on how many do it."""
-    watched = {}
+class Watches(dict):
+    """A :class:`Watch` for each phase of a training."""
 
-    def watch(phase):
-        watched[phase] = Watch()
-        return [watched[phase]]
+    def __call__(self, phase):
+        self[phase] = Watch()
+        return [self[phase]]
 
+    def seen(self):
+        return {
+            "gradients": {phase: watch.gradients for phase, watch in self.items()},
+            "logs": {phase: watch.logs for phase, watch in self.items()},
+        }
+
+
+def read_and_rank(folder: Path, lm_folder, encoder_folder, split: Split, prompts) -> dict:
+    """Returns what must not depend on how many do it, to the bit."""
     model = make_model(lm_folder, encoder_folder)
     dataset = PromptDataset(split.test, prompts, max_items=50, ranked=True)
     encoder = Encoder(SASRecModel.from_pretrained(encoder_folder), NUM_ITEMS)
     texts = [f"Thing number {item} of {'many ' * item}" for item in range(NUM_ITEMS)]
-    found = {
+    one = Subset(dataset, [3])
+    return {
         "ranks": torch.from_numpy(rank_dataset(model, dataset, batch_size=4)),
-        "ranks of one user": torch.from_numpy(
-            rank_dataset(model, Subset(dataset, [3]), batch_size=4)
-        ),
+        "ranks of one user": torch.from_numpy(rank_dataset(model, one, batch_size=4)),
         "ranks of encoder": torch.from_numpy(rank_examples(encoder, split.test, batch_size=7)),
         "items": encode_items(model, prompts, range(1, NUM_ITEMS + 1), batch_size=5),
         "one item": encode_items(model, prompts, [1]),
         "texts": lm_text_vectors(model, AutoTokenizer.from_pretrained(lm_folder), texts)[0],
     }
-    train_in_phases(
-        model,
-        split,
-        prompts,
-        folder / "checkpoints",
-        LaserSettings(epochs=1, batch_size=8, reading_epochs=2, num_negatives=5),
-        max_items=50,
-        twin=SASREC,
-        callbacks_of=watch,
-    )
-    return found | {
-        "gradients": {phase: watch.gradients for phase, watch in watched.items()},
-        "logs": {phase: watch.logs for phase, watch in watched.items()},
-    }
+
+
+def learn_beside_a_twin(folder: Path, lm_folder, encoder_folder, split, prompts) -> dict:
+    model, watches = make_model(lm_folder, encoder_folder), Watches()
+    settings = LaserSettings(epochs=1, batch_size=8, reading_epochs=2, num_negatives=5)
+    learn = dict(max_items=50, twin=SASREC, callbacks_of=watches)
+    train_in_phases(model, split, prompts, folder / "fused", settings, **learn)
+    return watches.seen()
+
+
+def learn_from_texts(folder: Path, lm_folder, encoder_folder, split, prompts) -> dict:
+    """Reads its items anew before each epoch, and all positions of a history at once."""
+    fields = {"item_vectors": "text", "similarity": "cosine"}
+    model, watches = make_model(lm_folder, encoder_folder, **fields), Watches()
+    settings = LaserSettings(epochs=1, item_epochs=2, batch_size=8, every_prefix=True)
+    learn = dict(max_items=50, callbacks_of=watches)
+    train_in_phases(model, split, prompts, folder / "texts", settings, **learn)
+    return watches.seen()
+
+
+def work(jobs, *arguments) -> list[dict]:
+    return [job(*arguments) for job in jobs]
 
 
 def join(rank: int, count: int, folder: Path) -> None:
@@ -124,9 +140,9 @@ def join(rank: int, count: int, folder: Path) -> None:
     PartialState(cpu=True, init_method=f"file://{folder}/meeting")
 
 
-def work_in_a_process(rank, count, folder, *arguments):
+def work_in_a_process(rank, count, folder, jobs, *arguments):
     join(rank, count, folder)
-    torch.save(work(folder, *arguments), folder / f"{rank}.pt")
+    torch.save(work(jobs, folder, *arguments), folder / f"{rank}.pt")
     by_one((folder / "written").touch, exist_ok=False)  # twice, and it fails
     dist.destroy_process_group()
 
@@ -136,27 +152,25 @@ def arguments(lm_folder, encoder_folder, split, prompts):
     return lm_folder, encoder_folder, split, prompts
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, arguments):
-    return work(tmp_path_factory.mktemp("alone"), *arguments)
+JOBS = (read_and_rank, learn_beside_a_twin, learn_from_texts)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_several_processes_do_as_one_does(tmp_path, arguments, alone, count):
-    run_in_new_processes(work_in_a_process, count, tmp_path, *arguments, count=count)
+@pytest.mark.parametrize(
+    ("count", "jobs"), [(2, JOBS[:2]), pytest.param(3, JOBS, marks=pytest.mark.slow)], ids=[2, 3]
+)
+def test_several_processes_do_as_one_does(tmp_path, arguments, count, jobs):
+    run_in_new_processes(work_in_a_process, count, tmp_path, jobs, *arguments, count=count)
+    read, *learnt = work(jobs, tmp_path / "alone", *arguments)
     for rank in range(count):
-        together = torch.load(tmp_path / f"{rank}.pt")
-        for name in ("ranks", "ranks of one user", "ranks of encoder", "items", "one item"):
-            assert torch.equal(together[name], alone[name]), name
-        assert torch.equal(together["texts"], alone["texts"])
-        assert list(together["gradients"]) == list(alone["gradients"])
-        for phase, gradients in alone["gradients"].items():
-            assert gradients
+        together, *learnt_together = torch.load(tmp_path / f"{rank}.pt")
+        assert all(torch.equal(together[name], value) for name, value in read.items())
+        for found, expected in zip(learnt_together, learnt, strict=True):
+            assert all(expected["gradients"].values())
             torch.testing.assert_close(
-                together["gradients"][phase], gradients, atol=1e-5, rtol=1e-3
+                found["gradients"], expected["gradients"], atol=1e-5, rtol=1e-3
             )
-        for phase, logs in alone["logs"].items():
-            assert together["logs"][phase] == [pytest.approx(log, rel=1e-3) for log in logs]
+            for phase, logs in expected["logs"].items():
+                assert found["logs"][phase] == [pytest.approx(log, rel=1e-3) for log in logs]
 
 
 def learn(folder: Path, lm_folder, encoder_folder, split: Split, prompts, most=None) -> dict:
