@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
+from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers import (
     EvalPrediction,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -28,11 +25,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
-from laser_peft.processes import refuse_shards, summed
 
-from .epoch_order import STANDS_IN, SharedBatches, StandIn, generator_of
-from .item_dropout import IGNORE_INDEX
+from .epoch_order import generator_of
 from .progress import ShortProgress
+from .shared_steps import SharedSteps
 
 
 def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
@@ -107,92 +103,23 @@ class BestCheckpointHere(TrainerCallback):
         state.best_model_checkpoint = str(best)
 
 
-class RankingTrainer(Trainer):
+class RankingTrainer(SharedSteps):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
-
-    Differs: ``per_device_train_batch_size`` counts the examples of a step in all processes
-    together, and each reads its share, so that a step is the same in any number of processes.
 
     A process uses one GPU, and the model is after each training, evaluation and prediction as it
     was before, without what mixed precision puts around it.
     """
 
-    # Our losses are means; Trainer would otherwise take them for sums under accumulation.
-    loss_is_scaled_for_ga = False
-
     def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any) -> None:
-        refuse_shards()
         super().__init__(
             model,
             args,
             **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
         )
-        self.model_accepts_loss_kwargs = False
         self._use_one_gpu()
         self.add_callback(BestCheckpointHere())
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgress())
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Returns the batches of this process, each its share of a batch of all (see there)."""
-        state, dataset = self.accelerator, self.train_dataset
-        batches = SharedBatches(
-            self._get_train_sampler(),
-            self._train_batch_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            process_index=state.process_index,
-            num_processes=state.num_processes,
-        )
-        loader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=StandIn(self.data_collator, dataset),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        # Shared out already.
-        return prepare_data_loader(
-            loader, state.device, num_processes=1, process_index=0, put_on_device=True
-        )
-
-    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
-        """Returns the examples of an optimizer step."""
-        return self._train_batch_size * args.gradient_accumulation_steps
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Any:
-        """Computes the model's loss, so that its mean over processes is that over all labels.
-
-        Each process's is a mean over its own labels, of which it may have more than others or none.
-        """
-        inputs = dict(inputs)
-        stands_in = inputs.pop(STANDS_IN, False)
-        labels = inputs["labels"]
-        loss, output = super().compute_loss(model, inputs, return_outputs=True)
-        if self.accelerator.num_processes > 1:
-            inputs["labels"] = labels.new_empty(0) if stands_in else labels
-            parts = self.parts_of_loss(loss, output, inputs)
-            counts = torch.stack([count for _, count in parts])
-            shares = counts * self.accelerator.num_processes / summed(counts).clamp(min=1)
-            loss = (torch.stack([mean for mean, _ in parts]) * shares).sum()
-        return (loss, output) if return_outputs else loss
-
-    def parts_of_loss(
-        self, loss: Tensor, output: Any, inputs: dict[str, Any]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Takes a loss apart into means, each with the int64 count of what it is the mean of.
-
-        Args:
-            loss: of this process.
-            output: the model's.
-            inputs: of the model; without any labels where the batch counts for nothing.
-        """
-        return [(loss, (inputs["labels"] != IGNORE_INDEX).sum())]
 
     def prediction_step(
         self,
@@ -234,12 +161,7 @@ class RankingTrainer(Trainer):
         """
         if resume_from_checkpoint is not None:
             self._stay_stopped(Path(resume_from_checkpoint))
-        if self.accelerator.num_processes > 1:  # no two drop the same; the first as if alone
-            set_seed(self.args.seed, device_specific=True)
-        with warnings.catch_warnings():
-            # torch's, of an argument for which transformers knows no other.
-            warnings.filterwarnings("ignore", ".broadcast_buffers. is deprecated", FutureWarning)
-            output = super().train(resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint, **kwargs)
         self._take_off_mixed_precision()
         self.model.eval()
         return output
