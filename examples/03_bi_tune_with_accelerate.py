@@ -1,4 +1,4 @@
-"""Bi-tunes a frozen language model in a bare loop of Accelerate, with one process or several.
+r"""Bi-tunes a frozen language model in a bare loop of Accelerate, with one process or several.
 
 Command (after 01_train_sasrec.py), with one process:
 
@@ -11,6 +11,11 @@ with two GPUs:
 with two processes on a CPU (where Accelerate's own launcher starts one only, without mpirun):
 
     torchrun --nproc_per_node 2 examples/03_bi_tune_with_accelerate.py --cpu
+
+with the language model in shards (FSDP2) on GPUs:
+
+    accelerate launch --config_file examples/accelerate/fsdp.yaml \
+        examples/03_bi_tune_with_accelerate.py
 
 Hardware: any CPU; GPUs are used if there are some, which was not tried.
 Time: 2 minutes for an epoch over the demo's shop with one process, one thread of a busy 2-core x86
@@ -27,8 +32,8 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from peft import get_peft_model
+from accelerate.utils import DistributedType, set_seed
+from peft import PeftModel, get_peft_model
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
@@ -58,6 +63,13 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def new_model(args: argparse.Namespace) -> PeftModel:
+    """Puts a new adapter on the language model."""
+    llm = AutoModelForCausalLM.from_pretrained(args.llm)
+    config = BiTuningConfig(collaborative_encoder=args.encoder, layout="text_first")
+    return get_peft_model(llm, config)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the example."""
     args = read_arguments(argv)
@@ -67,11 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     catalogue = Catalogue.read(args.items)
     split = Experiment.read(LogSource(args.interactions), catalogue).split
-    llm = AutoModelForCausalLM.from_pretrained(args.llm)
     tokenizer = AutoTokenizer.from_pretrained(args.llm)
-    model = get_peft_model(
-        llm, BiTuningConfig(collaborative_encoder=args.encoder, layout="text_first")
-    )
+    model = new_model(args)
 
     limits = RecommenderConfig(max_tokens=args.max_tokens, max_items=50)
     prompts = limits.prompt_builder(tokenizer, catalogue)
@@ -93,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, optimizer, loader, ranked, schedule = accelerator.prepare(
         model, optimizer, loader, ranked, schedule
     )
+    # In shards they are others than before.
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     for epoch in range(args.epochs):
         model.train()
@@ -114,9 +125,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"validation HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}"
         )
 
+    in_shards = accelerator.distributed_type == DistributedType.FSDP
+    whole = accelerator.get_state_dict(model) if in_shards else {}  # all take part
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        trained = accelerator.unwrap_model(model)
+        trained = new_model(args) if in_shards else accelerator.unwrap_model(model)
+        trained.load_state_dict(whole, strict=in_shards)
         LaserRecommender(trained, tokenizer, catalogue, limits).save_pretrained(args.output)
     accelerator.print(f"saved: {args.output}")
     accelerator.end_training()
@@ -128,11 +142,11 @@ def validate(
 ) -> dict[str, float]:
     """Ranks every target over the whole catalogue; each process ranks its share of the users."""
     model.eval()
-    item_vectors = accelerator.unwrap_model(model).item_vectors()
     ranks = []
     for batch in loader:
         targets, seen = batch.pop("labels"), batch.pop("seen")  # the model is called without them
         users = model(**batch).user_vectors
+        item_vectors = accelerator.unwrap_model(model).item_vectors()  # behind it: else in shards
         found = ranks_of_targets(users, item_vectors, targets, seen)  # (B, 2), a column a protocol
         ranks.append(accelerator.gather_for_metrics(found))
     return summarise(torch.cat(ranks)[:, 0].cpu().numpy())

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from peft import PeftModel
 from torch import Tensor
-from tqdm import tqdm
 
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
+from laser_peft.processes import read_together
 
 
 @torch.no_grad()
@@ -27,7 +27,8 @@ def encode_items(
     """Reads items with the active adapter, with dropout switched off.
 
     Items of equal prompts that the encoder reads alike are read once: batches of other shapes
-    would set them apart in the last digits.
+    would set them apart in the last digits. Several processes share the batches, and all get the
+    vectors of all.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
@@ -42,18 +43,19 @@ def encode_items(
     keys = [(tuple(prompts([item])), () if are_new else (item,)) for item in items]
     distinct = sorted(dict.fromkeys(keys), key=lambda key: -len(key[0]))  # longest first
     rows = {key: row for row, key in enumerate(distinct)}
-    vectors: list[Tensor] = []
-    with (
-        in_eval_mode(model),
-        tqdm(total=len(distinct), desc="Reading items", unit="item", disable=None) as bar,
-    ):
-        for start in range(0, len(distinct), batch_size):
-            part = distinct[start : start + batch_size]
-            batch = PaddingCollator()(
-                [{"input_ids": tokens, "history": history} for tokens, history in part]
-            )
-            inputs = {name: values.to(model.device) for name, values in batch.items()}
-            output = model(**inputs, return_user_vectors=True)
-            vectors.append(output.user_vectors.float().cpu())
-            bar.update(len(part))
-    return torch.cat(vectors)[torch.tensor([rows[key] for key in keys])]
+    places = range(len(distinct))
+    portions = [places[start : start + batch_size] for start in places[::batch_size]]
+
+    def read(portion: Sequence[int]) -> Tensor:
+        batch = PaddingCollator()(
+            [
+                {"input_ids": tokens, "history": history}
+                for tokens, history in map(distinct.__getitem__, portion)
+            ]
+        )
+        inputs = {name: values.to(model.device) for name, values in batch.items()}
+        return model(**inputs, return_user_vectors=True).user_vectors.float().cpu()
+
+    with in_eval_mode(model):
+        vectors = read_together(portions, read, unit="item")
+    return vectors[torch.tensor([rows[key] for key in keys])]

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.masking import mean_over_real
 from laser_peft.portions import TOKENS_IN_CACHES, portions
+from laser_peft.processes import read_together
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
@@ -159,7 +159,7 @@ def distinct_text_vectors(
 def text_vectors(
     read: ReadStates, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: torch.device
 ) -> Tensor:
-    """Reads texts with a language model.
+    """Reads texts with a language model; several processes share them, and all get all vectors.
 
     Args:
         read: the language model.
@@ -169,24 +169,25 @@ def text_vectors(
 
     Returns:
         ``(texts, V)`` float32 on the CPU, the mean over a text's tokens of what is said of them.
+
+    Raises:
+        ValueError: if there are none.
     """
+    if not texts:
+        raise ValueError("there are no texts to read")
     opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     tokens = [opening + ids[:MAX_TOKENS] for ids in encoded]
     at_once = TOKENS_IN_CACHES if device.type == "cpu" else TOKENS_A_BATCH_ELSEWHERE
-    order: list[int] = []
-    means: list[Tensor] = []
-    with tqdm(total=len(tokens), desc="Reading item texts", unit="text", disable=None) as bar:
-        for rows in portions([len(ids) for ids in tokens], most_tokens=at_once):
-            batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
-            inputs = {name: values.to(device) for name, values in batch.items()}
-            states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)
-            # The opening token's state says nothing of the item, and is much longer than others.
-            own = inputs["attention_mask"].clone()
-            own[:, : len(opening)] = False
-            means.append(mean_over_real(states.float(), own.to(states.device)).cpu())
-            order += rows
-            bar.update(len(rows))
-    if not means:
-        raise ValueError("there are no texts to read")
-    return torch.cat(means)[torch.tensor(order).argsort()]
+
+    def read_portion(rows: Sequence[int]) -> Tensor:
+        batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
+        inputs = {name: values.to(device) for name, values in batch.items()}
+        states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)
+        # The opening token's state says nothing of the item, and is much longer than others.
+        own = inputs["attention_mask"].clone()
+        own[:, : len(opening)] = False
+        return mean_over_real(states.float(), own.to(states.device)).cpu()
+
+    cut = list(portions([len(ids) for ids in tokens], most_tokens=at_once))
+    return read_together(cut, read_portion, unit="item text")

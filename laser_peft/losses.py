@@ -168,7 +168,8 @@ def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
 
     Args:
         router_probs: ``(B, E)`` float, each row summing to one.
-        router_chosen: ``(B, E)`` bool, True where the expert was among the user's top k.
+        router_chosen: ``(B, E)`` bool, True where the expert was among the user's top k; or
+            ``(E,)`` int64, how often each was, where the choices of more users count.
 
     Returns:
         Scalar float.
@@ -179,7 +180,8 @@ def router_balance_loss(router_probs: Tensor, router_chosen: Tensor) -> Tensor:
         1.0
     """
     chosen = router_chosen.to(router_probs.dtype)
-    share = chosen.sum(0) / chosen.sum().clamp(min=1)
+    chosen = chosen.sum(0) if chosen.ndim > 1 else chosen
+    share = chosen / chosen.sum().clamp(min=1)
     return router_probs.size(1) * (share * router_probs.mean(0)).sum()
 
 

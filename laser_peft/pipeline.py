@@ -4,6 +4,9 @@ A run's folder holds ``run.json`` (settings, versions, data counts and hash), ``
 ``recommender/``, ``evaluation/`` (the ranks of both, user by user), ``metrics.json``,
 ``seconds.json`` (how long the training took), ``history/`` (losses and validations, step by step),
 ``log.txt`` and the Trainer's ``checkpoints/``.
+
+Every process of several does the whole job, and of what is trained and ranked its share; the main
+one writes.
 """
 
 import logging
@@ -35,6 +38,7 @@ from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
+from laser_peft.processes import by_one, of_one, refuse_shards
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
 from laser_peft.run_log import keeps_a_log, start_log
 from laser_peft.runs import (
@@ -110,9 +114,10 @@ def train_encoder(
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
         FileNotFoundError: if an input file is missing.
-        ValueError: for settings or input that cannot work, or a run that differs from the one
-            to resume.
+        ValueError: for settings or input that cannot work, a run that differs from the one to
+            resume, or a launcher that shards models.
     """
+    refuse_shards()
     output = Path(output)
     check_output(output, resume=resume)
     catalogue = Catalogue.read(run.items, item_column=run.interactions.item_column)
@@ -122,9 +127,9 @@ def train_encoder(
     sasrec = SASRecModel.from_pretrained(_sasrec(run, experiment, output))
     started = time.monotonic()
     evaluation = evaluate_encoder(sasrec, experiment.judge, max_items=run.max_items)
-    evaluation.save(output / "evaluation" / evaluation.name)
+    by_one(evaluation.save, output / "evaluation" / evaluation.name)
     seconds = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
-    write_json(output / "metrics.json", evaluation.summary() | {"seconds": seconds})
+    by_one(write_json, output / "metrics.json", evaluation.summary() | {"seconds": seconds})
     return evaluation
 
 
@@ -150,9 +155,10 @@ def train(
     Raises:
         FileExistsError: if the folder holds something and ``resume`` is False.
         FileNotFoundError: if an input file is missing.
-        ValueError: for settings or input that cannot work, or a run that differs from the one
-            to resume.
+        ValueError: for settings or input that cannot work, a run that differs from the one to
+            resume, or a launcher that shards models.
     """
+    refuse_shards()
     output = Path(output)
     check_output(output, resume=resume)
     # All that cannot work is found here, before a SASRec is trained for nothing.
@@ -202,16 +208,16 @@ def train(
                 callbacks_of=lambda phase: [HistoryFile(output / "history" / f"{phase}.jsonl")],
             )
         recommender = LaserRecommender(model, tokenizer, catalogue, config, whitening=whitening)
-        save_whole(recommender, folder)
+        by_one(save_whole, recommender, folder)
     started = time.monotonic()
     evaluations = evaluate(recommender, experiment.judge)
     for evaluation in evaluations:
-        evaluation.save(output / "evaluation" / evaluation.name)
+        by_one(evaluation.save, output / "evaluation" / evaluation.name)
     metrics = compare(*evaluations)
     metrics["seconds"] = seconds_of(output) | {"test": round(time.monotonic() - started, 1)}
-    write_json(output / "metrics.json", metrics)
+    by_one(write_json, output / "metrics.json", metrics)
     recommender.facts = RunFacts(experiment.data, metrics)
-    recommender.save_card(folder)
+    by_one(recommender.save_card, folder)
     return metrics
 
 
@@ -249,7 +255,7 @@ def _start(
     if on_data is not None:
         on_data(experiment.report, experiment.data)
     if on_estimate is not None:
-        estimate = measure()
+        estimate = of_one(measure)
         logger.info("estimate: %s", " ".join(estimate.lines()))
         on_estimate(estimate)
     start_or_check(output, run, told)
@@ -274,7 +280,7 @@ def _sasrec(run: EncoderRun, experiment: Experiment, output: Path) -> Path:
             callbacks=[HistoryFile(output / "history" / "sasrec.jsonl")],
         )
     numbering.sign(sasrec.config, experiment.catalogue.item_ids)
-    save_whole(sasrec, folder)
+    by_one(save_whole, sasrec, folder)
     return folder
 
 

@@ -1,5 +1,7 @@
 """``log.txt`` of a run: what the libraries say, with times, and why a run ended before its end.
 
+Of several processes the main one writes it; the others have ``log-1.txt`` and so on.
+
 Lines are kept until the run's folder is there, so that nothing is written for a run that cannot
 start; a run that is gone on with appends.
 """
@@ -13,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
+
+from laser_peft.processes import processes
 
 LOG = "log.txt"
 LOGGERS = ("laser_peft", "transformers", "peft", "accelerate")
@@ -46,14 +50,16 @@ def keeps_a_log(run: Callable[Parameters, Result]) -> Callable[Parameters, Resul
 
 
 def start_log(folder: Path) -> None:
-    """Writes what was logged so far, and from now on every line, to the folder's ``log.txt``.
+    """Writes what was logged so far, and from now on every line, to the folder's log.
 
     Without :func:`keeps_a_log` around it, it does nothing.
     """
     handler = _current.get()
     if handler is None or handler.target is not None:
         return
-    file = logging.FileHandler(folder / LOG, encoding="utf-8")
+    state = processes()
+    name = LOG if state.is_main_process else f"log-{state.process_index}.txt"
+    file = logging.FileHandler(folder / name, encoding="utf-8")
     file.setFormatter(logging.Formatter(FORMAT))
     handler.setTarget(file)
     handler.flushLevel = logging.NOTSET  # nothing waits: a run may be killed

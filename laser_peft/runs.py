@@ -1,6 +1,7 @@
 """The folder of a run: started once, gone on with, never half written.
 
-``run.json`` holds what decides the run (settings, versions, data counts and hash).
+``run.json`` holds what decides the run (settings, versions, data counts and hash). Of several
+processes all look at the folder, and the main one writes.
 """
 
 import json
@@ -15,6 +16,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
+
+from laser_peft.processes import by_one, processes
 
 RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
 SECONDS = "seconds.json"
@@ -87,12 +90,17 @@ def start_or_check(output: Path, run: Any, data: dict[str, Any]) -> None:
         ValueError: if the run in the folder was started otherwise or on other data, or its
             ``run.json`` is damaged.
     """
+    check_same(output, run, data)
+    processes().wait_for_everyone()  # who looks after it was written would take it for another's
+    by_one(_start, output, _as_json(run, data))
+
+
+def _start(output: Path, told: dict[str, Any]) -> None:
     if (output / RUN).is_file():
-        check_same(output, run, data)
         return
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / RUN, _as_json(run, data) | {"versions": versions})
+    write_json(output / RUN, told | {"versions": versions})
 
 
 def _as_json(run: Any, data: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +152,8 @@ def adds_seconds(output: Path, stage: str) -> Iterator[None]:
     finally:
         seconds = seconds_of(output)
         seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 1)
-        write_json(output / SECONDS, seconds)
+        if processes().is_main_process:  # and waits for nobody: it may have been interrupted alone
+            write_json(output / SECONDS, seconds)
         logger.info("%s: training ends, after %s s in all", stage, seconds[stage])
 
 

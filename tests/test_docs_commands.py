@@ -80,6 +80,11 @@ def check_other(words):
             shown = {word for word in options if word.startswith("-")}
             unknown = {option for option in shown if f'"{option}"' not in source}
             assert not unknown, f"{script} has no {unknown}"
+        case ["torchrun", *launched] | ["accelerate", "launch", *launched]:
+            for file in (word for word in launched if word.endswith((".py", ".yaml"))):
+                assert (ROOT / file).is_file(), f"there is no {file}"
+            if "laser_peft" in launched:
+                check(launched[launched.index("laser_peft") + 1 :])
         case ["python", "-m", "venv", _] | ["source", ".venv/bin/activate"]:
             pass
         case _:
@@ -179,6 +184,8 @@ def test_what_does_not_exist_is_found(line, message):
         ("pip install torch", "not this package: torch"),
         ("python examples/08.py", "there is no examples/08.py"),
         ("python examples/04_recommend.py --best 3", "has no {'--best'}"),
+        ("torchrun -m laser_peft trains --llm x", "there is no command trains"),
+        ("accelerate launch --config_file x.yaml examples/08.py", "there is no x.yaml"),
         ("curl example.org", "nothing checks curl example.org"),
     ],
 )

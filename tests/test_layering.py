@@ -13,6 +13,7 @@ ALLOWED = {
     "losses": {"catalogue_softmax"},
     "masking": set(),
     "numbering": set(),
+    "processes": set(),
     "portions": set(),
     "data": set(),
     "evaluation": set(),
@@ -20,7 +21,7 @@ ALLOWED = {
     "tuner": LEAVES,
     "training": {
         *(LEAVES | {"data", "collaborative", "tuner", "evaluation"}),
-        *("item_encoding", "runs"),
+        *("item_encoding", "runs", "processes"),
     },
     "recommender": {
         *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
@@ -28,15 +29,16 @@ ALLOWED = {
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "item_texts": {"masking", "data", "eval_mode", "portions"},
-    "item_encoding": {"data", "eval_mode"},
+    "item_texts": {"masking", "data", "eval_mode", "portions", "processes"},
+    "item_encoding": {"data", "eval_mode", "processes"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
+        "processes",
     },
     "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
-    "runs": set(),
-    "run_log": set(),
+    "runs": {"processes"},
+    "run_log": {"processes"},
     "history": {"runs"},
     "estimates": {
         *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
@@ -44,12 +46,12 @@ ALLOWED = {
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
-        *("estimates", "run_log", "history"),
+        *("estimates", "run_log", "history", "processes"),
         "item_texts",
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
-        *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection"),
+        *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection", "processes"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

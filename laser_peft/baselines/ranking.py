@@ -12,6 +12,7 @@ import torch
 from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Example
 from laser_peft.evaluation import PROTOCOLS, Scores, ranks_of_scores
+from laser_peft.processes import own_share, summed
 
 EVENTS_A_BATCH = 2**20  # padding included; bounds the memory of a batch of endless histories
 
@@ -32,7 +33,7 @@ class Baseline(Protocol):
 def rank_examples(
     baseline: Baseline, examples: Sequence[Example], *, batch_size: int = 256
 ) -> np.ndarray:
-    """Ranks every target over the whole catalogue.
+    """Ranks every target over the whole catalogue; several processes share the users.
 
     Args:
         baseline: what scores.
@@ -46,18 +47,20 @@ def rank_examples(
     Raises:
         ValueError: if a score is not a finite number.
     """
-    ranks = np.empty((len(examples), len(PROTOCOLS)), dtype=np.int64)
+    ranks = torch.zeros(len(examples), len(PROTOCOLS), dtype=torch.int64)
     # Histories of like length pad each other little.
     order = np.argsort([-len(example.history) for example in examples], kind="stable")
-    start = 0
+    portions, start = [], 0
     while start < len(examples):
         longest = len(examples[order[start]].history)
         size = min(batch_size, max(EVENTS_A_BATCH // max(longest, 1), 1))
-        places = order[start : start + size]
+        portions.append(order[start : start + size])
         start += size
+    for places in own_share(portions):
         histories = [examples[place].history for place in places]
         seen = PaddingCollator()([{"seen": history} for history in histories])["seen"]
         targets = torch.tensor([examples[place].target for place in places])
         scores = baseline.scores(histories)
-        ranks[places] = ranks_of_scores(scores, baseline.num_items, targets, seen).cpu().numpy()
-    return ranks
+        found = ranks_of_scores(scores, baseline.num_items, targets, seen)
+        ranks[torch.from_numpy(places)] = found.cpu()
+    return summed(ranks).numpy()

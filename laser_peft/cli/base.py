@@ -42,6 +42,14 @@ def _options_of_all(
 # No markup: square brackets and colons in a user's titles and names are no style.
 console = Console(markup=False, emoji=False)
 
+
+def let_one_speak() -> None:
+    """Silences the console of every process but the main one, where there are several."""
+    from laser_peft.processes import processes
+
+    console.quiet = not processes().is_main_process
+
+
 Interactions = Annotated[
     str,
     typer.Option(

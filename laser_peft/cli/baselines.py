@@ -13,6 +13,7 @@ from .base import (
     Items,
     app,
     console,
+    let_one_speak,
     reads_a_log,
     says_what_is_wrong,
 )
@@ -48,7 +49,9 @@ def baselines(
     from laser_peft.baselines import run_baselines
     from laser_peft.data import Catalogue
     from laser_peft.experiment import Experiment
+    from laser_peft.processes import by_one
 
+    let_one_speak()
     check_new(output)
     catalogue = Catalogue.read(items, item_column=source.item_column)
     experiment = Experiment.read(source, catalogue)
@@ -57,12 +60,12 @@ def baselines(
     evaluations, seconds = [], {}
     started = time.monotonic()
     for evaluation in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
-        evaluation.save(output / evaluation.name)
+        by_one(evaluation.save, output / evaluation.name)
         evaluations.append(evaluation)
         seconds[evaluation.name] = round(time.monotonic() - started, 1)
         started = time.monotonic()
     told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
-    write_json(output / "run.json", told)
+    by_one(write_json, output / "run.json", told)
     print_evaluations(evaluations)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"Time: {times}. Saved: {output}", soft_wrap=True)

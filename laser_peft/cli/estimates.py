@@ -27,7 +27,7 @@ def tells_estimate(only: bool) -> Callable[[Estimate], None]:
     def tell(estimate: Estimate) -> None:
         for line in estimate.lines():
             console.print(line, soft_wrap=True)
-        if estimate.warning is not None:
+        if estimate.warning is not None and not console.quiet:
             typer.echo(f"Warning: {estimate.warning}", err=True)
         if only:
             raise typer.Exit

@@ -11,6 +11,7 @@ from laser_peft.runs import check_new
 from .base import (
     app,
     console,
+    let_one_speak,
     reads_a_log,
     says_what_is_wrong,
 )
@@ -43,8 +44,10 @@ def evaluate(
     from laser_peft.comparison import evaluate as evaluate_both
     from laser_peft.evaluation import compare
     from laser_peft.experiment import Experiment
+    from laser_peft.processes import by_one
     from laser_peft.recommender import LaserRecommender
 
+    let_one_speak()
     if output is not None:
         check_new(output)
     loaded = LaserRecommender.from_pretrained(recommender)
@@ -53,7 +56,7 @@ def evaluate(
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)
     if output is not None:
         for evaluation in evaluations:
-            evaluation.save(output / evaluation.name)
+            by_one(evaluation.save, output / evaluation.name)
     print_evaluations(evaluations)
     print_differences(compare(*evaluations))
     said = "Not saved: --output keeps every user's ranks" if output is None else f"Saved: {output}"

@@ -15,6 +15,7 @@ from .base import (
     Seed,
     app,
     console,
+    let_one_speak,
     reads_a_log,
     says_what_is_wrong,
 )
@@ -154,6 +155,7 @@ def train(
     from laser_peft.data import PromptTemplate
     from laser_peft.evaluation import Evaluation
 
+    let_one_speak()
     run = pipeline.TrainRun(
         interactions=source,
         items=items,

@@ -15,6 +15,7 @@ from .base import (
     Seed,
     app,
     console,
+    let_one_speak,
     reads_a_log,
     says_what_is_wrong,
 )
@@ -78,6 +79,7 @@ def train_encoder(
     """
     from laser_peft import pipeline
 
+    let_one_speak()
     run = pipeline.EncoderRun(
         interactions=source,
         items=items,

@@ -6,11 +6,14 @@ Axes: B users, N items, C collaborative width, R recommendation width, W weights
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainingArguments
 
 from laser_peft.evaluation import PROTOCOLS, DotProducts
+from laser_peft.losses import router_balance_loss
+from laser_peft.processes import summed
 from laser_peft.tuner.fusing import ViewWeights
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
@@ -50,8 +53,27 @@ class LaserTrainer(RankingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Adds ``negatives (K,)`` if they are asked for, then computes the model's own loss."""
-        inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items)
+        of_step = dict(seed=self.args.seed, step=self.state.global_step)
+        inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items, **of_step)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def parts_of_loss(
+        self, loss: Tensor, output: Any, inputs: dict[str, Any]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Balances the router over the users of all processes; the model did over its own.
+
+        Takes the text reader's part out, which is a mean over positions and not over users.
+        """
+        users = torch.tensor(len(inputs["labels"]), device=loss.device)
+        if output.router_chosen is not None:
+            chosen = summed(output.router_chosen[: int(users)].sum(0))
+            balance = router_balance_loss(output.router_probs, chosen)
+            loss = loss + self._config.router_balance_weight * (balance - output.aux_loss)
+        reading = output.reading_loss
+        if reading is None:
+            return [(loss, users)]
+        followed = (inputs["history"] != 0).sum(1).sub(1).clamp(min=0).sum() * (users > 0)
+        return [(loss - reading, users), (reading, followed)]
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Returns the metrics; on the trainer's own data set, with the best weights, then set.

@@ -41,5 +41,6 @@ class NextItemTrainer(RankingTrainer):
     ) -> Any:
         """Thins the histories, adds ``negatives (K,)``, then computes the model's own loss."""
         inputs = inputs | leave_items_out(inputs["input_ids"], inputs["labels"], self.item_dropout)
-        inputs = with_negatives(inputs, self.num_negatives, self.num_items)
+        of_step = dict(seed=self.args.seed, step=self.state.global_step)
+        inputs = with_negatives(inputs, self.num_negatives, self.num_items, **of_step)
         return super().compute_loss(model, inputs, *args, **kwargs)

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers import (
     EvalPrediction,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -27,8 +26,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
 
-from .epoch_order import EpochOrder
+from .epoch_order import generator_of
 from .progress import ShortProgress
+from .shared_steps import SharedSteps
 
 
 def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
@@ -49,6 +49,8 @@ def ranking_arguments(output_dir: str | Path, **arguments: Any) -> TrainingArgum
         remove_unused_columns=False,  # `seen` is no argument of a model's forward
         label_names=["labels"],
         dataloader_pin_memory=on_accelerator,
+        ddp_find_unused_parameters=False,  # every step reads all that learns
+        ddp_broadcast_buffers=False,  # tables of item vectors, which no step changes
         report_to="none",
         **arguments,
     )
@@ -65,14 +67,17 @@ def best_checkpoint_arguments(metric: str = "unmasked_ndcg@10") -> dict[str, Any
     }
 
 
-def with_negatives(inputs: dict[str, Any], num_negatives: int, num_items: int) -> dict[str, Any]:
+def with_negatives(
+    inputs: dict[str, Any], num_negatives: int, num_items: int, *, seed: int = 0, step: int = 0
+) -> dict[str, Any]:
     """Adds ``negatives (K,)`` to a batch, drawn uniformly with replacement; none where K is 0.
 
-    Drawn for a step and not in the dataset, which is read ahead, a resumed run draws the same.
+    Seed and step alone decide: all processes draw the same, and so does a resumed run.
     """
     if not num_negatives:
         return inputs
-    drawn = torch.randint(1, num_items + 1, (num_negatives,))
+    generator = generator_of(seed, step)
+    drawn = torch.randint(1, num_items + 1, (num_negatives,), generator=generator)
     return inputs | {"negatives": drawn.to(inputs["labels"].device)}
 
 
@@ -98,15 +103,12 @@ class BestCheckpointHere(TrainerCallback):
         state.best_model_checkpoint = str(best)
 
 
-class RankingTrainer(Trainer):
+class RankingTrainer(SharedSteps):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
 
     A process uses one GPU, and the model is after each training, evaluation and prediction as it
     was before, without what mixed precision puts around it.
     """
-
-    # Our losses are means; Trainer would otherwise take them for sums under accumulation.
-    loss_is_scaled_for_ga = False
 
     def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(
@@ -114,10 +116,8 @@ class RankingTrainer(Trainer):
             args,
             **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
         )
-        self.model_accepts_loss_kwargs = False
         self._use_one_gpu()
         self.add_callback(BestCheckpointHere())
-        self.add_callback(EpochOrder())
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgress())
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from peft import PeftModel
 from torch import Tensor
 from transformers import PretrainedConfig, TrainerCallback
@@ -27,6 +26,7 @@ from laser_peft.data import PaddingCollator, Split
 from laser_peft.data.sequences import Example, training_events
 from laser_peft.losses import sampled_cross_entropy
 from laser_peft.masking import newest_state
+from laser_peft.processes import by_one
 from laser_peft.runs import last_checkpoint, save_whole
 from laser_peft.tuner.adapter import PartFactors
 from laser_peft.tuner.layer import ActiveAdapter
@@ -144,8 +144,7 @@ def _encoder(
         callbacks=callbacks,
         **going_on,
     )
-    if PartialState().is_main_process:
-        save_whole(twin, folder)
+    by_one(save_whole, twin, folder)
     return twin
 
 

@@ -21,7 +21,10 @@ class BiTuningOutput(ModelOutput):
         correction: ``(B, X)`` float, what the head adds to the text reader's part of fused user
             vectors, before it is weighed; None without a text reader.
         router_probs: ``(B, E)`` float, each row sums to one; None without a router.
+        router_chosen: ``(B, E)`` bool, True for the experts picked; None without a router.
         aux_loss: scalar, the router balance term before its weight; None without a router.
+        reading_loss: scalar, the part of the loss that the text reader learns from at all
+            positions of the histories; None where it does not.
     """
 
     loss: Tensor | None = None
@@ -29,4 +32,6 @@ class BiTuningOutput(ModelOutput):
     logits: Tensor | None = None
     correction: Tensor | None = None
     router_probs: Tensor | None = None
+    router_chosen: Tensor | None = None
     aux_loss: Tensor | None = None
+    reading_loss: Tensor | None = None

@@ -210,7 +210,7 @@ def recommend(
     if config.similarity == "cosine":
         user_vectors = F.normalize(user_vectors, dim=-1)
 
-    aux_loss = loss = logits = None
+    aux_loss = loss = logits = reading = None
     if condensed.router_probs is not None and condensed.router_chosen is not None:
         aux_loss = router_balance_loss(condensed.router_probs, condensed.router_chosen)
     if inputs.labels is not None or inputs.return_logits:
@@ -231,14 +231,17 @@ def recommend(
             learns = learns and inputs.text_rows is None
             if learns and queries is not None and inputs.history is not None:
                 texts = adapter.items.of_text()
-                loss = loss + reading_loss(*queries, inputs.history, texts, negatives)
+                reading = reading_loss(*queries, inputs.history, texts, negatives)
+                loss = loss + reading
     output = BiTuningOutput(
         loss=loss,
         user_vectors=user_vectors,
         logits=logits,
         correction=None if queries is None else learned[:, -adapter.items.text_dim :],
         router_probs=condensed.router_probs,
+        router_chosen=condensed.router_chosen,
         aux_loss=aux_loss,
+        reading_loss=reading,
     )
     return output if inputs.return_dict else output.to_tuple()
 

@@ -13,7 +13,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import laser_peft
@@ -120,23 +122,52 @@ def test_3_bi_tunes_with_accelerate(training, tmp_path):
     assert len(LaserRecommender.from_pretrained(tmp_path).recommend(["i3"], k=5)) == 5
 
 
-@pytest.mark.slow  # two processes import torch and transformers anew
-def test_3_bi_tunes_with_two_processes_of_torchrun(training, tmp_path):
-    arguments = [*training, "--accumulation", "2", "--output", tmp_path, "--cpu"]
+# Accelerate shards a model only where there is a GPU; torch does it on a processor too.
+ON_A_CPU = """
+import runpy, sys
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+PartialState._prepare_backend = lambda *args: ("gloo", DistributedType.MULTI_GPU)
+runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
+"""
+
+
+def launched(module, *arguments, **environment):
+    """Starts a launcher in a process of its own and returns what its processes printed."""
     search = os.pathsep.join(
         [str(Path(laser_peft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     )
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        + [str(argument) for argument in [script(3), *arguments]],
-        env=os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", module, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1, 2 process(es): loss") == 1  # the first process alone speaks
-    assert len(LaserRecommender.from_pretrained(tmp_path).recommend(["i3"], k=5)) == 5
+    return done.stdout
+
+
+@pytest.mark.slow  # four processes import torch and transformers anew
+def test_3_bi_tunes_with_two_processes_that_hold_all_or_a_shard_each(training, tmp_path):
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    arguments = [script(3), *training, "--accumulation", "2", "--output"]
+    printed = launched(
+        *("torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+        *(*arguments, whole, "--cpu"),
+    )
+    assert printed.count("epoch 1, 2 process(es): loss") == 1  # the first process alone speaks
+    assert len(LaserRecommender.from_pretrained(whole).recommend(["i3"], k=5)) == 5
+    (tmp_path / "on_a_cpu.py").write_text(ON_A_CPU)
+    config = ROOT / "examples" / "accelerate" / "fsdp.yaml"
+    printed_too = launched(
+        *("accelerate.commands.launch", "--config_file", config, "--main_process_port", 0),
+        *(tmp_path / "on_a_cpu.py", *arguments, shards),
+        ACCELERATE_TORCH_DEVICE="cpu",
+    )
+    assert printed_too.replace("shards", "whole") == printed
+    learnt, expected = (load_file(path / "adapter_model.safetensors") for path in (shards, whole))
+    torch.testing.assert_close(learnt, expected)
 
 
 def test_4_recommends(recommender):
