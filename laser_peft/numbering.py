@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transformers import PretrainedConfig
 
 FIELD = "item_ids_sha256"  # of an encoder's configuration
+AT_ONCE = 2**16  # ids
 
 
 def sign(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
@@ -14,7 +15,7 @@ def sign(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
 
     Args:
         config: of the encoder.
-        item_ids: the catalogue's item ids in the order of their dense ids.
+        item_ids: the catalogue's item ids in the order of their dense ids, a list or a series.
     """
     setattr(config, FIELD, _hash(item_ids))
 
@@ -39,4 +40,10 @@ def check(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
 
 
 def _hash(item_ids: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
+    """Hashes the ids as one JSON list, of which never more than a part is made."""
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(item_ids), AT_ONCE):
+        part = json.dumps(list(item_ids[start : start + AT_ONCE]))[1:-1]
+        digest.update(f"{', ' if start else ''}{part}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
