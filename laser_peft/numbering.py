@@ -4,23 +4,24 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import polars as pl
 from transformers import PretrainedConfig
 
 FIELD = "item_ids_sha256"  # of an encoder's configuration
 AT_ONCE = 2**16  # ids
 
 
-def sign(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
+def sign(config: PretrainedConfig, item_ids: Sequence[str] | pl.Series) -> None:
     """Writes into an encoder's configuration what its dense ids stand for.
 
     Args:
         config: of the encoder.
-        item_ids: the catalogue's item ids in the order of their dense ids, a list or a series.
+        item_ids: the catalogue's item ids in the order of their dense ids.
     """
     setattr(config, FIELD, _hash(item_ids))
 
 
-def check(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
+def check(config: PretrainedConfig, item_ids: Sequence[str] | pl.Series) -> None:
     """Makes sure that an encoder was trained on these items in this order, as far as it tells.
 
     Args:
@@ -39,7 +40,7 @@ def check(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
         )
 
 
-def _hash(item_ids: Sequence[str]) -> str:
+def _hash(item_ids: Sequence[str] | pl.Series) -> str:
     """Hashes the ids as one JSON list, of which never more than a part is made."""
     digest = hashlib.sha256(b"[")
     for start in range(0, len(item_ids), AT_ONCE):

@@ -105,7 +105,7 @@ class Catalogue:
             ValueError: if an item is there already.
         """
         ids = more.frame[ITEM]
-        again = ids.filter(self._index.rows(ids) >= 0).to_list()
+        again = self.among(ids)
         if again:
             raise ValueError(
                 f"{len(again)} of {len(more)} items are in the catalogue already: {again[:5]}"
@@ -135,6 +135,10 @@ class Catalogue:
             return self.item_ids
         titles = _as_texts(self.frame[TITLE])
         return [title or item_id for title, item_id in zip(titles, self.item_ids, strict=True)]
+
+    def among(self, item_ids: pl.Series) -> list[str]:
+        """Returns those of the given ids that are in the catalogue."""
+        return item_ids.filter(self._index.rows(item_ids) >= 0).to_list()
 
     def names(self, dense_ids: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
         """Returns ids and titles of given items only, as :attr:`item_ids` and :attr:`titles`."""

@@ -6,7 +6,7 @@ most of a minute, though few of them may ever be named by a history.
 
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 

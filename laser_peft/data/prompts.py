@@ -136,9 +136,7 @@ class PromptBuilder:
         """Says ``(n,)`` rows of a catalogue in tokens, None: all."""
         template = self.template
         told = catalogue.iter_attributes(rows)
-        return self._pieces.plain(
-            [template.line(1, template.describe(texts))[1] for texts in told]
-        )
+        return self._pieces.plain([template.line(1, template.describe(texts))[1] for texts in told])
 
     def _warn_of_cut(self, count: int) -> None:
         if count:
