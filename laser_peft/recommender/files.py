@@ -32,6 +32,8 @@ CARD_FILE = "README.md"
 VECTORS_FILE = "item_vectors.safetensors"
 # What a folder may lack.
 OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE, VECTORS_FILE)
+# Tables stay in their file until they are used; Windows replaces no file that is mapped.
+MAPPED = os.name == "posix"
 VECTOR_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SAVED_FILES = ["*.json", "*.safetensors", "*.parquet", "*.md", "*.jinja", "*.model", "*.txt"]
 
@@ -154,7 +156,8 @@ def load_vectors(folder: Path) -> Tensor | None:
     if not file.is_file():
         return None
     try:
-        return load_file(file)["vectors"]  # pages of the file, read when they are used
+        vectors = load_file(file)["vectors"]
+        return vectors if MAPPED else vectors.clone()
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{file} is damaged: {error!r}; save the recommender again") from error
 

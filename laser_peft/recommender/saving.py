@@ -65,8 +65,7 @@ def load(
         if device_map is not None:
             options["device_map"] = device_map
         llm = files.load_llm(adapter, **options)
-    # Its tables are then the file's own pages, read when they are used.
-    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=True)
+    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=files.MAPPED)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(
         folder if has_tokenizer else adapter.base_model_name_or_path, token=token
