@@ -119,7 +119,7 @@ def best_items(
         best = request.best_of_candidates(shelf.index, k)
         waiting = (best[:, -1] == NOTHING).nonzero()[:, 0]
     width = k + SPARE
-    scanned = request.scan() if request.are_few(width) else None
+    scanned = request.scan() if len(waiting) and request.are_few(width) else None
     while scanned is not None and len(waiting) and request.are_few(width):
         groups, sure = scanned.groups(waiting, k, width)
         best[waiting[sure]] = request.of_rows(waiting[sure]).best_of_groups(groups[sure], k)

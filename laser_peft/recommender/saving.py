@@ -65,7 +65,10 @@ def load(
         if device_map is not None:
             options["device_map"] = device_map
         llm = files.load_llm(adapter, **options)
-    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=files.MAPPED)
+    is_mapped = files.MAPPED and getattr(llm, "hf_device_map", None) is None
+    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=is_mapped)
+    if is_mapped:
+        _check_filled(model, folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(
         folder if has_tokenizer else adapter.base_model_name_or_path, token=token
@@ -108,6 +111,16 @@ def save(
         if not is_ours(folder / files.CARD_FILE):
             (scratch / files.CARD_FILE).unlink()
         write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
+
+
+def _check_filled(model: PeftModel, folder: Path) -> None:
+    tensors = model.base_model.layer.state_dict(keep_vars=True)
+    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise ValueError(
+            f"{folder} is damaged: its adapter lacks {len(empty)} of {len(tensors)} tensors, the "
+            f"first {', '.join(empty[:3])}; save the recommender again"
+        )
 
 
 def save_card(recommender: "LaserRecommender", folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ids and texts of many items, against a dictionary and against texts that are tokenised at once."""
+"""Ids and texts of many items, against a dictionary and texts that are tokenised at once."""
 
 import json
 import pickle
