@@ -13,7 +13,8 @@ from torch import Tensor
 
 ROWS_AT_A_TIME = 2**16
 POINTS_A_LIST = 64  # that the lists' centres are learnt from
-LISTS_SEARCHED = 1 / 16  # of all, unless parameters say otherwise
+# Unless parameters say otherwise: of all lists, and nodes of a graph that are kept in view.
+LISTS_SEARCHED, EXPLORED = 1 / 16, 256
 
 
 class FaissIndex:
@@ -21,9 +22,9 @@ class FaissIndex:
 
     Args:
         vectors: ``(N, R)`` float, at least one.
-        factory: as FAISS' ``index_factory`` takes it. None: ``IVF<4 sqrt(N)>,Flat``.
+        factory: as FAISS' ``index_factory`` takes it.
         parameters: of the search, as FAISS' ``ParameterSpace`` takes them (``nprobe=64``). None:
-            of an index of lists, a sixteenth of them is looked through.
+            ``efSearch=256`` of a graph (HNSW), a sixteenth of the lists of an IVF.
         seed: of the items that an index is trained on.
 
     Raises:
@@ -32,16 +33,16 @@ class FaissIndex:
     """
 
     def __init__(
-        self, vectors: Tensor, factory: str | None, parameters: str | None, seed: int = 0
+        self, vectors: Tensor, factory: str, parameters: str | None = None, seed: int = 0
     ) -> None:
         faiss = _faiss()
-        num_lists = max(round(4 * len(vectors) ** 0.5), 1)
-        factory = factory or f"IVF{min(num_lists, len(vectors))},Flat"
         try:
             self._index = faiss.index_factory(vectors.size(1), factory, faiss.METRIC_INNER_PRODUCT)
             lists = faiss.try_extract_index_ivf(self._index)
             if parameters is None and lists is not None:
                 parameters = f"nprobe={max(round(lists.nlist * LISTS_SEARCHED), 1)}"
+            elif parameters is None and factory.startswith("HNSW"):
+                parameters = f"efSearch={EXPLORED}"
             if parameters:
                 faiss.ParameterSpace().set_index_parameters(self._index, parameters)
         except RuntimeError as error:

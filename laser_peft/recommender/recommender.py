@@ -380,27 +380,24 @@ class LaserRecommender:
         """The ``(N, R)`` vectors that are scored, in the catalogue's order; read only."""
         return self._vectors.vectors()
 
-    def use_index(self, factory: str | None = "auto", parameters: str | None = None) -> None:
+    def use_index(self, factory: str | None = "HNSW32", parameters: str | None = None) -> None:
         """Looks from now on only at candidates that an approximate index of FAISS names.
 
         They are scored exactly, and every item is looked at where too few of them may be found.
         Items that are added go into the index; it is not saved.
 
         Args:
-            factory: as FAISS' ``index_factory`` takes it; ``"auto"``: ``IVF<4 sqrt(N)>,Flat``.
-                None: no index any more.
-            parameters: as FAISS' ``ParameterSpace`` takes them, such as ``"nprobe=64"``. None: a
-                sixteenth of the lists of an IVF is looked through.
+            factory: as FAISS' ``index_factory`` takes it, such as ``"IVF4096,Flat"``, which is made
+                sooner, and finds less where vectors form no groups. None: no index any more.
+            parameters: as FAISS' ``ParameterSpace`` takes them, such as ``"nprobe=64"``. None:
+                ``efSearch=256`` of a graph (HNSW), a sixteenth of the lists of an IVF.
 
         Raises:
             ImportError: if FAISS is not installed.
             ValueError: if FAISS does not know the factory or a parameter.
         """
-        if factory is None:
-            self._index = None
-            return
-        known = None if factory == "auto" else factory
-        self._index = FaissIndex(self.item_vectors, known, parameters)
+        made = None if factory is None else FaissIndex(self.item_vectors, factory, parameters)
+        self._index = made
 
     def index_recall(self, histories: Histories, k: int = 10) -> float:
         """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one."""

@@ -9,6 +9,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from laser_peft.eval_mode import in_eval_mode
+
 ROWS_AT_A_TIME = 2**18  # of vectors that are computed, whose parts are copied together
 ROWS_COMPARED = 16
 SAME = 2**-7  # of a vector's length: bfloat16 rounds to 2**-9 of it
@@ -93,15 +95,14 @@ class VectorCache:
         return [_Source.of(tensor) for tensor in tensors]
 
 
-@torch.no_grad()
 def _computed(model: PeftModel, first: int = 0) -> Tensor:
     """Computes the vectors of items from one on, part by part where they are many."""
     num_items = model.base_model.num_items
     if num_items - first <= ROWS_AT_A_TIME:
-        return model.item_vectors(slice(first, None)).detach()
+        return _rows(model, slice(first, None))
     vectors: Tensor | None = None
     for start in range(first, num_items, ROWS_AT_A_TIME):
-        part = model.item_vectors(slice(start, start + ROWS_AT_A_TIME))
+        part = _rows(model, slice(start, start + ROWS_AT_A_TIME))
         if vectors is None:
             vectors = part.new_empty(num_items - first, part.size(1))
         vectors[start - first :][: len(part)] = part
@@ -110,17 +111,23 @@ def _computed(model: PeftModel, first: int = 0) -> Tensor:
 
 
 @torch.no_grad()
+def _rows(model: PeftModel, rows: slice) -> Tensor:
+    """Computes some vectors as they are scored; in training rare items' texts count otherwise."""
+    with in_eval_mode(model):
+        return model.item_vectors(rows).detach()
+
+
 def _check_made_by(model: PeftModel, vectors: Tensor) -> None:
     """Makes sure that ``(N, R)`` vectors are the adapter's, as far as some rows of them tell."""
     num_items = model.base_model.num_items
-    row = model.item_vectors(slice(0, 1))
+    row = _rows(model, slice(0, 1))
     if vectors.shape != (num_items, row.size(1)) or not vectors.is_floating_point():
         raise ValueError(
             f"the stored item vectors are {vectors.dtype} of shape {tuple(vectors.shape)}, and the "
             f"adapter's are {num_items} of width {row.size(1)}; save the recommender again"
         )
     for place in range(0, num_items, max(num_items // ROWS_COMPARED, 1)):
-        own = model.item_vectors(slice(place, place + 1))
+        own = _rows(model, slice(place, place + 1))
         stored = vectors[place : place + 1].to(own)
         if not (own - stored).norm() <= SAME * own.norm():
             raise ValueError(

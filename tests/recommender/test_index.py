@@ -31,7 +31,7 @@ def whole(monkeypatch):
     return calls
 
 
-def index_of(vectors, factory=None, parameters=None):
+def index_of(vectors, factory, parameters=None):
     from laser_peft.recommender.approximate import FaissIndex
 
     return FaissIndex(vectors, factory, parameters)
