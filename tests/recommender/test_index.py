@@ -93,7 +93,7 @@ def test_what_faiss_does_not_know_is_said(factory, parameters):
 def test_without_faiss_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install 'laser-peft\[faiss\]'"):
-        index_of(torch.randn(N, R))
+        index_of(torch.randn(N, R), "Flat")
 
 
 def test_a_recommender_with_an_index_recommends_what_it_did(
