@@ -66,7 +66,7 @@ class Catalogue:
         """
         frames = []
         nested: dict[str, None] = {}
-        for name, frame in read_parts(source, [item_column]):
+        for name, frame, _ in read_parts(source, [item_column]):
             ids = as_ids(frame[item_column], name)
             # Another column of our name is another id, which must not get into the prompts.
             frame = frame.drop(ITEM, strict=False) if item_column != ITEM else frame
