@@ -13,6 +13,8 @@
 - ``recommender``: a made-up shop with a tiny language model, random weights: loading, requests,
   lists of half the catalogue, new items; seconds, and by how much resident memory grows at most
   (Linux with glibc). Without stored item vectors, and with them in float32 and in bfloat16.
+- ``recall``: with ``--recommender`` and ``--interactions``, how much of the exact ten best some
+  indexes find for real histories.
 
 Timed in turns in one process; see interleaved.py for what is printed.
 """
@@ -20,7 +22,7 @@ Timed in turns in one process; see interleaved.py for what is printed.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,10 +34,19 @@ from interleaved import common_parser, finish, in_turns, repeated, start
 from many_items_shop import make_shop, measure_shop, store_vectors
 from torch import Tensor
 
+from laser_peft import LaserRecommender
+from laser_peft.data import Histories, read_interactions
 from laser_peft.recommender.approximate import FaissIndex
 from laser_peft.recommender.best import Shelf, best_items, recall_of
 
-PARTS = ("search", "loss", "recommender")
+PARTS = ("search", "loss", "recommender", "recall")
+INDEXES = (
+    ("IVF440,Flat", "nprobe=55"),
+    ("HNSW32", "efSearch=64"),
+    ("HNSW32", "efSearch=256"),
+    ("HNSW64", "efSearch=256"),
+    ("HNSW64", "efSearch=512"),
+)
 SPREAD = 0.5  # of items around their centre, and of users around an item
 LOSSES = ("plain", "ours", "ours, bfloat16 products", "sampled")
 
@@ -107,10 +118,29 @@ def recommender(arguments: argparse.Namespace) -> None:
                 pool.apply(measure_shop, (Path(folder), arguments.threads))
 
 
-def main() -> None:
+def recall(arguments: argparse.Namespace) -> None:
+    """Tells what indexes find for histories of a real log, drawn evenly."""
+    if arguments.recommender is None or arguments.interactions is None:
+        print("needs --recommender and --interactions")
+        return
+    shop = LaserRecommender.from_pretrained(arguments.recommender)
+    log = read_interactions(arguments.interactions, catalogue=shop.catalogue, on_bad_rows="drop")
+    histories = Histories.from_interactions(log, shop.catalogue)
+    users = range(0, len(histories), max(len(histories) // (2 * arguments.users), 1))
+    named = [shop.catalogue.names(histories[user])[0] for user in users]
+    print(f"{len(named)} histories, item vectors {tuple(shop.item_vectors.shape)}")
+    for factory, parameters in INDEXES:
+        shop.use_index(factory, parameters)
+        print(
+            f"| {factory} | {parameters} | {shop.index_recall(named, arguments.k):.4f} |",
+            flush=True,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = common_parser(__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:3])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--users", type=int, default=256)
@@ -119,11 +149,15 @@ def main() -> None:
     parser.add_argument("--index", default="IVF1024,Flat", help="FAISS' index_factory string")
     parser.add_argument("--parameters", default="nprobe=16", help="of its search")
     parser.add_argument("--folder", type=Path, help="where the made-up shop is written for a while")
-    arguments = parser.parse_args()
+    parser.add_argument("--recommender", type=Path, help="folder of a trained one")
+    parser.add_argument("--interactions", type=Path, help="the log it was trained on")
+    arguments = parser.parse_args(argv)
     start(arguments)
     for part in arguments.only:
         print(f"\n## {part}")
-        {"search": search, "loss": loss, "recommender": recommender}[part](arguments)
+        {"search": search, "loss": loss, "recommender": recommender, "recall": recall}[part](
+            arguments
+        )
 
 
 if __name__ == "__main__":
