@@ -194,16 +194,31 @@ def _without_duplicates(
     drop: bool,
 ) -> tuple[pl.DataFrame, Finding]:
     """Counts exact duplicates, and drops them if asked; ``rows`` are the frame's in the log."""
-    first = frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-    places = (~first).arg_true()
+    places = _repeats(frame)
     shown = frame[places.head(SHOWN)].with_columns(
         pl.Series(column, values.gather(frame[places.head(SHOWN)][column]))
         for column, values in zip((USER, ITEM), ids, strict=True)
     )
     found = checks.note(DUPLICATE, shown, places if rows is None else rows.gather(places))
     if drop and len(places):
-        frame = frame.filter(first)
+        keep = np.ones(len(frame), dtype=bool)
+        keep[places.to_numpy()] = False
+        frame = frame.filter(keep)
     return frame, replace(found, action="dropped" if drop else "kept")
+
+
+def _repeats(frame: pl.DataFrame) -> pl.Series:
+    """Returns the places of rows that are equal to an earlier one, rising."""
+    hashes = frame.hash_rows().to_numpy()
+    ordered = np.sort(hashes)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(shared):
+        return pl.Series(dtype=pl.Int64)
+    nearest = np.searchsorted(shared, hashes).clip(max=len(shared) - 1)
+    # Only rows that share a hash are compared, which takes far more memory than a hash does.
+    places = pl.Series(np.flatnonzero(shared[nearest] == hashes))
+    is_first = frame[places].select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    return places.filter(~is_first)
 
 
 def _warn_of_unit(times: pl.Series, unit: TimeUnit) -> None:
