@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import polars as pl
 from transformers import PretrainedConfig
 
 FIELD = "item_ids_sha256"  # of an encoder's configuration
+AT_ONCE = 2**16  # ids
 
 
-def sign(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
+def sign(config: PretrainedConfig, item_ids: Sequence[str] | pl.Series) -> None:
     """Writes into an encoder's configuration what its dense ids stand for.
 
     Args:
@@ -19,7 +21,7 @@ def sign(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
     setattr(config, FIELD, _hash(item_ids))
 
 
-def check(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
+def check(config: PretrainedConfig, item_ids: Sequence[str] | pl.Series) -> None:
     """Makes sure that an encoder was trained on these items in this order, as far as it tells.
 
     Args:
@@ -38,5 +40,11 @@ def check(config: PretrainedConfig, item_ids: Sequence[str]) -> None:
         )
 
 
-def _hash(item_ids: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
+def _hash(item_ids: Sequence[str] | pl.Series) -> str:
+    """Hashes the ids as one JSON list, of which never more than a part is made."""
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(item_ids), AT_ONCE):
+        part = json.dumps(list(item_ids[start : start + AT_ONCE]))[1:-1]
+        digest.update(f"{', ' if start else ''}{part}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()

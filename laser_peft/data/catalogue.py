@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
 
 from .columns import ITEM, as_ids
+from .id_index import IdIndex
 from .reports import SHOWN, as_json, say_row
 from .sources import Source
 from .tables import name_of, read_parts
@@ -45,16 +46,11 @@ class Catalogue:
         frame = frame.drop(nested)
         frame = frame.with_columns(as_ids(frame[ITEM], "the catalogue"))
         ids = frame[ITEM]
-        for what, bad in (
-            ("have no item_id", ids.is_null()),
-            ("share an id", ids.is_duplicated()),
-        ):
-            if bad.any():
-                rows = frame.with_row_index("row", offset=1).filter(bad).head(SHOWN)
-                raise ValueError(
-                    f"{bad.sum()} items of the catalogue {what}; the first: "
-                    f"{'; '.join(say_row(as_json(row)) for row in rows.to_dicts())}"
-                )
+        if ids.null_count():
+            _refuse_rows(frame, ids.is_null(), "have no item_id")
+        self._index = IdIndex(ids)
+        if self._index.has_repeats():
+            _refuse_rows(frame, ids.is_duplicated(), "share an id")
         self.frame = frame
 
     @classmethod
@@ -70,7 +66,7 @@ class Catalogue:
         """
         frames = []
         nested: dict[str, None] = {}
-        for name, frame in read_parts(source, [item_column]):
+        for name, frame, _ in read_parts(source, [item_column]):
             ids = as_ids(frame[item_column], name)
             # Another column of our name is another id, which must not get into the prompts.
             frame = frame.drop(ITEM, strict=False) if item_column != ITEM else frame
@@ -108,7 +104,8 @@ class Catalogue:
         Raises:
             ValueError: if an item is there already.
         """
-        again = [item_id for item_id in more.item_ids if item_id in self._dense_ids]
+        ids = more.frame[ITEM]
+        again = self.among(ids)
         if again:
             raise ValueError(
                 f"{len(again)} of {len(more)} items are in the catalogue already: {again[:5]}"
@@ -118,7 +115,10 @@ class Catalogue:
             if name in others.columns and own[name].dtype != others[name].dtype:
                 first, second = _of_one_type(own[name], others[name])
                 own, others = own.with_columns(first), others.with_columns(second)
-        return Catalogue(pl.concat([own, others], how="diagonal"))
+        both = Catalogue.__new__(Catalogue)  # each has been checked, and now against the other
+        both.frame = pl.concat([own, others], how="diagonal")
+        both._index = self._index.extended(ids, both.frame[ITEM])
+        return both
 
     def __len__(self) -> int:
         return self.frame.height
@@ -136,9 +136,18 @@ class Catalogue:
         titles = _as_texts(self.frame[TITLE])
         return [title or item_id for title, item_id in zip(titles, self.item_ids, strict=True)]
 
-    @cached_property
-    def _dense_ids(self) -> dict[str, int]:
-        return {item_id: row + 1 for row, item_id in enumerate(self.item_ids)}
+    def among(self, item_ids: pl.Series) -> list[str]:
+        """Returns those of the given ids that are in the catalogue."""
+        return item_ids.filter(self._index.rows(item_ids) >= 0).to_list()
+
+    def names(self, dense_ids: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
+        """Returns ids and titles of given items only, as :attr:`item_ids` and :attr:`titles`."""
+        rows = np.asarray(dense_ids, dtype=np.int64) - 1
+        ids = self.frame[ITEM].gather(rows).to_list()
+        if TITLE not in self.frame.columns:
+            return ids, ids
+        titles = _as_texts(self.frame[TITLE].gather(rows))
+        return ids, [title or item_id for title, item_id in zip(titles, ids, strict=True)]
 
     def dense_ids(self, item_ids: Iterable[str]) -> list[int]:
         """Returns the dense ids, ``1..N``, of the given items.
@@ -147,22 +156,19 @@ class Catalogue:
             ValueError: if an item is not in the catalogue.
         """
         item_ids = list(item_ids)
-        unknown = [item_id for item_id in item_ids if item_id not in self._dense_ids]
-        self._refuse(unknown, len(item_ids))
-        return [self._dense_ids[item_id] for item_id in item_ids]
+        no_texts = [item_id for item_id in item_ids if not isinstance(item_id, str)]
+        self._refuse(no_texts, len(item_ids))
+        return self.dense_array(pl.Series(item_ids, dtype=pl.String)).tolist()
 
     def dense_array(self, item_ids: pl.Series) -> np.ndarray:
         """Does what :meth:`dense_ids` does for many items at once; returns int64."""
-        numbered = self.frame.select(ITEM).with_row_index("dense", offset=1)
-        dense = (
-            item_ids.alias(ITEM)
-            .to_frame()
-            .join(numbered, on=ITEM, how="left", maintain_order="left")["dense"]
-        )
-        self._refuse(item_ids.filter(dense.is_null()).to_list(), len(item_ids))
-        return dense.to_numpy().astype(np.int64)
+        rows = self._index.rows(item_ids)
+        unknown = rows < 0
+        if unknown.any():
+            self._refuse(item_ids.filter(unknown).to_list(), len(item_ids))
+        return rows + 1
 
-    def _refuse(self, unknown: Sequence[str], asked: int) -> None:
+    def _refuse(self, unknown: Sequence[Any], asked: int) -> None:
         if unknown:
             raise ValueError(
                 f"{len(unknown)} of {asked} items are not in the catalogue of "
@@ -174,13 +180,22 @@ class Catalogue:
         """Returns each item's known attributes as texts, in column order, lists with commas."""
         return list(self.iter_attributes())
 
-    def iter_attributes(self) -> Iterator[dict[str, str]]:
-        """Yields what :meth:`attributes` returns, one item at a time."""
+    def iter_attributes(self, rows: np.ndarray | None = None) -> Iterator[dict[str, str]]:
+        """Yields what :meth:`attributes` returns, one item at a time, of ``(n,)`` rows or all."""
         names = [name for name in self.frame.columns if name != ITEM]
-        for block in self.frame.iter_slices():
+        frame = self.frame if rows is None else self.frame[rows]
+        for block in frame.iter_slices():
             columns = [_as_texts(block[name]) for name in names]
             for texts in zip(*columns, strict=True) if names else [()] * len(block):
                 yield {name: text for name, text in zip(names, texts, strict=True) if text}
+
+
+def _refuse_rows(frame: pl.DataFrame, bad: pl.Series, what: str) -> NoReturn:
+    rows = frame.with_row_index("row", offset=1).filter(bad).head(SHOWN)
+    raise ValueError(
+        f"{bad.sum()} items of the catalogue {what}; the first: "
+        f"{'; '.join(say_row(as_json(row)) for row in rows.to_dicts())}"
+    )
 
 
 def _unsayable(frame: pl.DataFrame) -> list[str]:

@@ -24,9 +24,13 @@ class RowChecks:
         self.columns = columns
         self.time_unit = time_unit
         self.names: list[str] = []
-        self.starts: list[int] = []  # rows before each part
+        self.starts: list[int] = []  # rows before each file
         self.rows = 0
-        self._found: dict[str, Finding] = {}
+        kinds = [f"{name} is missing" for name in columns.values()]
+        if TIME in columns:
+            kinds += [f"{columns[TIME]} is {what}" for what in ("no time", "not finite")]
+        # In one order, whichever part has which.
+        self._found = {kind: Finding(kind, 0) for kind in kinds}
 
     def read(self, part: Part) -> pl.DataFrame:
         """Checks one part; the returned frame has a row for every row of it.
@@ -34,8 +38,9 @@ class RowChecks:
         Raises:
             ValueError: if a column is of a type that cannot hold ids or times.
         """
-        self.names.append(part.name)
-        self.starts.append(self.rows)
+        if not part.first:
+            self.names.append(part.name)
+            self.starts.append(self.rows)
         raw = part.frame
         clean: dict[str, pl.Series] = {}
         for name in (USER, ITEM):
@@ -50,7 +55,7 @@ class RowChecks:
     @property
     def findings(self) -> list[Finding]:
         """What was found so far, kind by kind."""
-        return list(self._found.values())
+        return [finding for finding in self._found.values() if finding.count]
 
     def note(self, kind: str, frame: pl.DataFrame, rows: pl.Series) -> Finding:
         """Describes rows of the whole log.
@@ -84,7 +89,7 @@ class RowChecks:
             return
         local = bad.arg_true()
         new = self.note(kind, raw[local.head(SHOWN)], local.head(SHOWN) + self.rows)
-        old = self._found.get(kind, Finding(kind, 0))
+        old = self._found[kind]
         first = (old.first + new.first)[:SHOWN]
         self._found[kind] = Finding(kind, old.count + len(local), first=first)
 

@@ -57,7 +57,8 @@ def as_text(column: pl.Series, where: str) -> pl.Series:
         return column.cast(pl.String)
     except pl.exceptions.PolarsError as error:
         raise ValueError(
-            f"{where}: column {column.name!r} holds bytes that are not text in UTF-8"
+            f"{where}: column {column.name!r} holds bytes that are not text in UTF-8; if they are "
+            "those of a UUID, have it written as text (DuckDB: CAST(... AS VARCHAR))"
         ) from error
 
 

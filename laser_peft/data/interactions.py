@@ -87,7 +87,9 @@ def read_interactions(
     _check_settings(columns, time_unit, on_bad_rows)
     checks = RowChecks(columns, time_unit)
     parts = read_parts(source, list(columns.values()), only_required=True)
-    frame = pl.concat([checks.read(part) for part in parts])
+    # Of ids that stand in millions of rows each is kept once, whatever part it is in.
+    kinds = {name: pl.Categorical(pl.Categories.random()) for name in (USER, ITEM)}
+    frame = pl.concat([checks.read(part).cast(kinds) for part in parts])  # type: ignore[arg-type]
 
     usable, bad = _usable(frame, checks, catalogue)
     if bad and (on_bad_rows == "raise" or not usable.any()):
@@ -138,7 +140,9 @@ def _usable(
     found = checks.findings
     usable = frame.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
     if catalogue is not None:
-        unknown = (~frame[ITEM].is_in(catalogue.frame[ITEM].implode())).fill_null(False)
+        ids, places = _distinct(frame[ITEM])
+        known = ids.is_in(catalogue.frame[ITEM].implode())
+        unknown = (~known.gather(places)).fill_null(False)
         if unknown.any():
             rows = unknown.arg_true()
             found = [*found, checks.note(UNKNOWN_ITEM, frame[rows.head(SHOWN)], rows)]
@@ -165,11 +169,21 @@ def _without_bad_rows(
 
 def _numbered(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:
     """Puts numbers in the place of ids, in the order of their first row."""
-    ids = frame[column].unique(maintain_order=True)
-    numbers = frame.select(column).join(
-        ids.to_frame().with_row_index("number"), on=column, how="left", maintain_order="left"
-    )["number"]
+    ids, numbers = _distinct(frame[column])
     return frame.with_columns(numbers.alias(column)), ids
+
+
+def _distinct(column: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Returns the ids of a categorical column once each, as text, in the order of their first row.
+
+    And for each row the place of its id, uint32; null stays null.
+    """
+    codes = column.to_physical()
+    first = codes.unique(maintain_order=True).drop_nulls()
+    places = np.zeros(int(first.max() or 0) + 1, dtype=np.uint32)  # type: ignore[arg-type]
+    places[first.to_numpy()] = np.arange(len(first), dtype=np.uint32)
+    ids = column.unique(maintain_order=True).drop_nulls().cast(pl.String)
+    return ids, pl.Series(column.name, places).gather(codes)
 
 
 def _without_duplicates(
@@ -180,16 +194,31 @@ def _without_duplicates(
     drop: bool,
 ) -> tuple[pl.DataFrame, Finding]:
     """Counts exact duplicates, and drops them if asked; ``rows`` are the frame's in the log."""
-    first = frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-    places = (~first).arg_true()
+    places = _repeats(frame)
     shown = frame[places.head(SHOWN)].with_columns(
         pl.Series(column, values.gather(frame[places.head(SHOWN)][column]))
         for column, values in zip((USER, ITEM), ids, strict=True)
     )
     found = checks.note(DUPLICATE, shown, places if rows is None else rows.gather(places))
     if drop and len(places):
-        frame = frame.filter(first)
+        keep = np.ones(len(frame), dtype=bool)
+        keep[places.to_numpy()] = False
+        frame = frame.filter(keep)
     return frame, replace(found, action="dropped" if drop else "kept")
+
+
+def _repeats(frame: pl.DataFrame) -> pl.Series:
+    """Returns the places of rows that are equal to an earlier one, rising."""
+    hashes = frame.hash_rows().to_numpy()
+    ordered = np.sort(hashes)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(shared):
+        return pl.Series(dtype=pl.Int64)
+    nearest = np.searchsorted(shared, hashes).clip(max=len(shared) - 1)
+    # Only rows that share a hash are compared, which takes far more memory than a hash does.
+    places = pl.Series(np.flatnonzero(shared[nearest] == hashes))
+    is_first = frame[places].select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    return places.filter(~is_first)
 
 
 def _warn_of_unit(times: pl.Series, unit: TimeUnit) -> None:

@@ -7,12 +7,14 @@ Each item's text is tokenised once; a prompt is put together from the pieces.
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from .catalogue import Catalogue
 from .interactions import ITEM
+from .item_tokens import ItemTokens
 from .pieces import PieceEncoder
 from .prompt_template import PromptTemplate
 
@@ -24,10 +26,12 @@ class PromptBuilder:
 
     Args:
         tokenizer: the language model's tokenizer.
-        catalogue: the items; their texts are tokenised here, once.
+        catalogue: the items; their texts are tokenised once.
         max_tokens: longest prompt in tokens.
         max_items: longest history in items, at least 1; None for no limit.
         template: what a prompt says around and about the items.
+        lazy: tokenise an item when a history first names it, which saves a big catalogue time and
+            memory; False: all of them here, as processes that fork from this one need them.
 
     Raises:
         ValueError: if ``max_items`` is below one, ``max_tokens`` cannot hold the template's own
@@ -46,6 +50,7 @@ class PromptBuilder:
         max_tokens: int = 512,
         max_items: int | None = None,
         template: PromptTemplate | None = None,
+        lazy: bool = False,
     ) -> None:
         if max_items is not None and max_items < 1:
             raise ValueError(f"max_items must be at least 1, or None for no limit, got {max_items}")
@@ -68,7 +73,9 @@ class PromptBuilder:
                 f"ending ({needed} tokens) and an item; use at least {needed + SHORTEST_ITEM}"
             )
         self._room = room
-        self._item_tokens = [[], *self._tokens_of(catalogue)]  # row 0: padding
+        self._item_tokens = ItemTokens(partial(self._say, catalogue), len(catalogue), room)
+        if not lazy:
+            self._warn_of_cut(self._item_tokens.get_ready(np.arange(len(catalogue) + 1)))
 
     def extended(self, more: Catalogue) -> "PromptBuilder":
         """Returns prompts that can say further items too, numbered behind those there are.
@@ -80,7 +87,9 @@ class PromptBuilder:
             UserWarning: if one of them alone is longer than a prompt; its text is cut to fit.
         """
         other = copy.copy(self)
-        other._item_tokens = [*self._item_tokens, *self._tokens_of(more)]
+        tokens = self._say(more)
+        self._warn_of_cut(sum(len(own) > self._room for own in tokens))
+        other._item_tokens = self._item_tokens.with_more(tokens)
         return other
 
     def __call__(self, history: Sequence[int] | np.ndarray) -> list[int]:
@@ -111,6 +120,9 @@ class PromptBuilder:
             Token ids, and for each item that they hold, the newest ones of the history, how many
             of them there are up to its end.
         """
+        if self.max_items is not None:
+            history = history[-self.max_items :]
+        self._warn_of_cut(self._item_tokens.get_ready(np.asarray(history, dtype=np.int64)))
         kept = self._newest_that_fit(history)
         numbers = self._numbers(len(kept))
         tokens, ends = list(self._opening), []
@@ -120,24 +132,22 @@ class PromptBuilder:
             ends.append(len(tokens))
         return tokens, ends
 
-    def _tokens_of(self, catalogue: Catalogue) -> list[list[int]]:
+    def _say(self, catalogue: Catalogue, rows: np.ndarray | None = None) -> list[list[int]]:
+        """Says ``(n,)`` rows of a catalogue in tokens, None: all."""
         template = self.template
-        items = self._pieces.plain(
-            [template.line(1, template.describe(texts))[1] for texts in catalogue.attributes()]
-        )
-        too_long = sum(len(tokens) > self._room for tokens in items)
-        if too_long:
+        told = catalogue.iter_attributes(rows)
+        return self._pieces.plain([template.line(1, template.describe(texts))[1] for texts in told])
+
+    def _warn_of_cut(self, count: int) -> None:
+        if count:
             warnings.warn(
-                f"{too_long} items have more than the {self._room} tokens that a prompt has room "
+                f"{count} items have more than the {self._room} tokens that a prompt has room "
                 "for; their texts are cut; raise max_tokens, or leave long attributes out of the "
                 "items",
                 stacklevel=3,
             )
-        return [tokens[: self._room] for tokens in items]
 
     def _newest_that_fit(self, history: Sequence[int] | np.ndarray) -> Sequence[int] | np.ndarray:
-        if self.max_items is not None:
-            history = history[-self.max_items :]
         numbers = self._numbers(len(history))
         room = self.max_tokens - len(self._opening) - len(self._ending)
         count = 0

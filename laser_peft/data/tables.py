@@ -11,12 +11,21 @@ from .hub import check_dataset, dataset_frame, load_hub
 from .quoting import check_quotes
 from .sources import HUB, JSON_LINES, File, Source, find_files, format_of
 
+ROWS_AT_A_TIME = 2**20  # of a file
+
 
 class Part(NamedTuple):
-    """Some rows of a table that belong together, as those of one file do."""
+    """Some rows of one file, or of what else a table is in.
+
+    Args:
+        name: of the file.
+        frame: the rows.
+        first: the place in the file of the first of them, from 0.
+    """
 
     name: str
     frame: pl.DataFrame
+    first: int = 0
 
 
 def read_parts(
@@ -35,7 +44,7 @@ def read_parts(
         only_required: leave the others out.
 
     Yields:
-        The parts in order, each in file order; empty ones too.
+        The parts in order, each in file order; of an empty file an empty one.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -90,17 +99,17 @@ def _parts_of_files(
             yield Part(file.name, pl.DataFrame(schema=dict.fromkeys(required, pl.Null)))
             continue
         may_lack = several and format_of(file.path) in JSON_LINES
-        names, frame = _read_file(file, required, only_required, may_lack)
-        told.update(names)
-        yield Part(file.name, frame)
+        for names, part in _read_file(file, required, only_required, may_lack):
+            told.update(names)
+            yield part
     if told:
         _check_columns(name_of(source), sorted(told), required)
 
 
 def _read_file(
     file: File, required: Sequence[str], only_required: bool, may_lack: bool
-) -> tuple[list[str], pl.DataFrame]:
-    """Returns the columns that the file has, and its rows."""
+) -> Iterator[tuple[list[str], Part]]:
+    """Yields the columns that the file has with its rows, so many at a time."""
     kind = format_of(file.path)
     try:
         table = _scan(file)
@@ -110,7 +119,14 @@ def _read_file(
             table = table.with_columns(pl.lit(None).alias(name) for name in lacking)
         else:
             _check_columns(file.name, names, required)
-        return names, (table.select(required) if only_required else table).collect()
+        table = table.select(required) if only_required else table
+        first = 0
+        for frame in table.collect_batches(chunk_size=ROWS_AT_A_TIME):
+            if len(frame):
+                yield names, Part(file.name, frame, first)
+            first += len(frame)
+        if not first:
+            yield names, Part(file.name, table.head(0).collect())
     except (pl.exceptions.PolarsError, OSError) as error:
         form = ": one object a line, UTF-8 without a byte order mark" if kind in JSON_LINES else ""
         raise ValueError(f"cannot read {file.path} as {kind[1:]}{form}: {error}") from error

@@ -9,7 +9,7 @@ no difference: a catalogue is scanned where that leaves much less of it to score
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from laser_peft.evaluation import DotProducts
 
+from .approximate import FaissIndex
 from .scan import GROUP, Scan, longest, scan
 
 BLOCK = 2048  # items scored at a time; their float64 copies then stay in the cache
@@ -28,6 +29,9 @@ SPARE = 2  # groups that are scored beyond those of the best k: of two, one can 
 # Of which part of the catalogue at most items are scored one user at a time, which takes about ten
 # times as long as all users at once.
 FEW = 1 / 16
+# Of an index so many candidates are asked for beyond k, and beyond what a user must not find, of
+# which seldom much more than this is among the candidates.
+CANDIDATES, LEFT_OUT = 16, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,26 +42,38 @@ class Shelf:
         vectors: ``(M, R)`` float.
         ids: ``(M,)`` int64 dense ids, rising; None: ``1..M``.
         is_open: ``(M,)`` bool, False for what must not be found; None: all may.
+        index: of the vectors, which names candidates; None: every item is looked at.
     """
 
     vectors: Tensor
     ids: Tensor | None = None
     is_open: Tensor | None = None
+    index: FaissIndex | None = None
 
     @cached_property
     def longest(self) -> float:
         """The largest length of a vector, NaN or infinite if one is; computed once."""
         return longest(self.vectors)
 
+    @cached_property
+    def share_open(self) -> float:
+        """Which part of the shelf may be found."""
+        return 1.0 if self.is_open is None else float(self.is_open.float().mean())
+
     @classmethod
-    def of(cls, vectors: Tensor, allowed: np.ndarray | None) -> "Shelf":
-        """Takes from all ``(N, R)`` vectors those that a ``(N,)`` bool mask allows; None: all."""
+    def of(
+        cls, vectors: Tensor, allowed: np.ndarray | None, index: FaissIndex | None = None
+    ) -> "Shelf":
+        """Takes from all ``(N, R)`` vectors those that a ``(N,)`` bool mask allows; None: all.
+
+        An index is one of all vectors; few of them need none.
+        """
         if allowed is None:
-            return cls(vectors)
+            return cls(vectors, index=index)
         rows = torch.from_numpy(allowed.nonzero()[0]).to(vectors.device)
         if len(rows) < OWN_TABLE * len(vectors):
             return cls(vectors[rows], rows + 1)
-        return cls(vectors, None, torch.from_numpy(allowed).to(vectors.device))
+        return cls(vectors, None, torch.from_numpy(allowed).to(vectors.device), index)
 
     def places(self, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Finds dense ids on the shelf.
@@ -79,7 +95,9 @@ class Shelf:
 def best_items(
     users: Tensor, shelf: Shelf, k: int, *, left_out: Sequence[np.ndarray] | None = None
 ) -> list[list[tuple[int, float]]]:
-    """Finds each user's k best items of a shelf.
+    """Finds each user's k best items of a shelf; with an index, of the candidates that it names.
+
+    Of whom an index names fewer than k that may be found, every item is looked at.
 
     Args:
         users: ``(B, R)`` float; a score is the dot product with an item's vector.
@@ -97,8 +115,11 @@ def best_items(
     k = min(k, len(shelf.vectors))
     best = torch.full((len(users), k), NOTHING, device=request.scores.item_vectors.device)
     waiting = torch.arange(len(users), device=best.device)
+    if shelf.index is not None:
+        best = request.best_of_candidates(shelf.index, k)
+        waiting = (best[:, -1] == NOTHING).nonzero()[:, 0]
     width = k + SPARE
-    scanned = request.scan() if request.are_few(width) else None
+    scanned = request.scan() if len(waiting) and request.are_few(width) else None
     while scanned is not None and len(waiting) and request.are_few(width):
         groups, sure = scanned.groups(waiting, k, width)
         best[waiting[sure]] = request.of_rows(waiting[sure]).best_of_groups(groups[sure], k)
@@ -106,6 +127,17 @@ def best_items(
     if len(waiting):
         best[waiting] = request.of_rows(waiting).best_of_all(k)
     return _read_keys(best, shelf.ids)
+
+
+def recall_of(shelf: Shelf, users: Tensor, k: int) -> float:
+    """Returns which part of ``(B, R)`` users' k best a shelf's index finds, 0 to 1."""
+    found = best_items(users, shelf, k)
+    wanted = best_items(users, replace(shelf, index=None), k)
+    pairs = [
+        ({item for item, _ in mine}, {item for item, _ in others})
+        for mine, others in zip(found, wanted, strict=True)
+    ]
+    return sum(len(mine & own) for mine, own in pairs) / max(sum(len(own) for _, own in pairs), 1)
 
 
 def check_finite(scores: Tensor) -> Tensor:
@@ -169,23 +201,39 @@ class _Request:
 
     def best_of_groups(self, groups: Tensor, k: int) -> Tensor:
         """Returns the ``(B, K)`` keys of the best in ``(B, W)`` groups of each user's own."""
-        users, vectors = self.scores.user_vectors, self.scores.item_vectors
-        device, size = vectors.device, len(vectors)
+        device, size = groups.device, len(self.scores.item_vectors)
         places = groups[:, :, None] * GROUP + torch.arange(GROUP, device=device)
         places = places.flatten(1)  # (B, W * G)
         hidden = places >= size
-        places.clamp_(max=size - 1)
-        is_open = self._is_open()
-        if is_open is not None:
-            hidden |= ~is_open[places]
         left_out, place_in = (groups[self.rows] == (self.places // GROUP)[:, None]).nonzero().T
         columns = place_in * GROUP + self.places[left_out] % GROUP
         hidden[self.rows[left_out], columns] = True
-        scores = torch.empty(places.shape, device=device)
+        return self._best_of_places(places.clamp_(max=size - 1), hidden, k)
+
+    def best_of_candidates(self, index: FaissIndex, k: int) -> Tensor:
+        """Returns the ``(B, K)`` keys of the best that an index finds, without what is left out."""
+        size = len(self.scores.item_vectors)
+        most = int(torch.bincount(self.rows).max()) if len(self.rows) else 0
+        share = max(self.shelf.share_open, 1 / size)
+        width = int((k + min(most, LEFT_OUT)) / share) + CANDIDATES
+        users = self.scores.user_vectors
+        places = index.places(users, min(width, size)).to(users.device)
+        hidden = places < 0
+        own = torch.arange(len(users), device=users.device)[:, None] * size + places
+        hidden |= torch.isin(own, self.rows * size + self.places)
+        return self._best_of_places(places.clamp_(min=0), hidden, k)
+
+    def _best_of_places(self, places: Tensor, hidden: Tensor, k: int) -> Tensor:
+        """Scores ``(B, P)`` places of each user's own, ``(B, P)`` hidden ones left out."""
+        users, vectors = self.scores.user_vectors, self.scores.item_vectors
+        is_open = self._is_open()
+        if is_open is not None:
+            hidden = hidden | ~is_open[places]
+        scores = torch.empty(places.shape, device=vectors.device)
         for row, own in enumerate(places):
             user = DotProducts(users[row : row + 1], vectors[own])
             scores[row] = user.of_range(0, len(own))[0]
-        return _keys(scores, places).masked_fill_(hidden, NOTHING).topk(k).values
+        return _keys(check_finite(scores), places).masked_fill_(hidden, NOTHING).topk(k).values
 
     def best_of_all(self, k: int) -> Tensor:
         """Returns the ``(B, K)`` keys of the best of all, scored block by block."""

@@ -43,7 +43,7 @@ class RecommenderConfig:
         return cls(**values | {"prompt": PromptTemplate.from_dict(values.get("prompt", {}))})
 
     def prompt_builder(
-        self, tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue
+        self, tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue, *, lazy: bool = False
     ) -> PromptBuilder:
         """Makes the prompts these limits describe; raises what :class:`PromptBuilder` raises."""
         return PromptBuilder(
@@ -52,4 +52,5 @@ class RecommenderConfig:
             max_tokens=self.max_tokens,
             max_items=self.max_items,
             template=self.prompt,
+            lazy=lazy,
         )

@@ -16,7 +16,9 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from laser_peft.item_texts import Whitening
@@ -27,8 +29,12 @@ WHITENING_FILE = "text_map.safetensors"
 REMOVED_FILE = "removed_items.json"
 FACTS_FILE = "run_facts.json"
 CARD_FILE = "README.md"
+VECTORS_FILE = "item_vectors.safetensors"
 # What a folder may lack.
-OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE)
+OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE, VECTORS_FILE)
+# Tables stay in their file until they are used; Windows replaces no file that is mapped.
+MAPPED = os.name == "posix"
+VECTOR_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SAVED_FILES = ["*.json", "*.safetensors", "*.parquet", "*.md", "*.jinja", "*.model", "*.txt"]
 
 
@@ -132,6 +138,28 @@ def load_whitening(folder: Path) -> Whitening | None:
         return None
     tensors = load_file(file)
     return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))
+
+
+def save_vectors(vectors: Tensor, precision: str, folder: Path) -> None:
+    """Writes ``(N, R)`` item vectors in one of :data:`VECTOR_TYPES`."""
+    stored = vectors.to("cpu", VECTOR_TYPES[precision]).contiguous()
+    save_file({"vectors": stored}, folder / VECTORS_FILE)
+
+
+def load_vectors(folder: Path) -> Tensor | None:
+    """Maps what :func:`save_vectors` wrote into memory; None if there is nothing.
+
+    Raises:
+        ValueError: if the file is damaged, or holds something else.
+    """
+    file = folder / VECTORS_FILE
+    if not file.is_file():
+        return None
+    try:
+        vectors = load_file(file)["vectors"]
+        return vectors if MAPPED else vectors.clone()
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{file} is damaged: {error!r}; save the recommender again") from error
 
 
 def read_json(path: Path, default: Any) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import polars as pl
-import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -67,8 +66,7 @@ def split_returning(
     """
     back = given.only(pl.Series(sorted(removed), dtype=pl.String))
     new = given.only(given.frame["item_id"].filter(~given.frame["item_id"].is_in(back.item_ids)))
-    there = set(catalogue.item_ids)
-    again = [item_id for item_id in new.item_ids if item_id in there]
+    again = catalogue.among(new.frame["item_id"])
     if again:
         raise ValueError(
             f"{len(again)} of {len(given)} items are in the catalogue already: {again[:5]}; "
@@ -79,8 +77,8 @@ def split_returning(
 
 
 def _check_texts_of_returning(catalogue: Catalogue, back: Catalogue) -> None:
-    kept = catalogue.only(back.frame["item_id"])
-    texts = dict(zip(kept.item_ids, kept.attributes(), strict=True))
+    rows = catalogue.dense_array(back.frame["item_id"]) - 1
+    texts = dict(zip(back.item_ids, catalogue.iter_attributes(rows), strict=True))
     for item_id, told in zip(back.item_ids, back.attributes(), strict=True):
         for name, text in told.items():
             if texts[item_id].get(name) != text:
@@ -91,14 +89,14 @@ def _check_texts_of_returning(catalogue: Catalogue, back: Catalogue) -> None:
                 )
 
 
-def text_vectors_with(
+def text_vectors_of(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     new: Catalogue,
     template: PromptTemplate,
     whitening: Whitening | None,
-) -> tuple[Tensor, Tensor]:
-    """Makes the adapter's text table with new items behind those there are.
+) -> Tensor:
+    """Makes the text vectors of new items, as the adapter's text table has them.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
@@ -108,8 +106,7 @@ def text_vectors_with(
         whitening: by which the text vectors of the adapter were mapped.
 
     Returns:
-        ``(N + n, X)`` float32 vectors, the first N as they are; ``(N + n,)`` int64, how often the
-        encoder saw each, 0 for the new ones.
+        ``(n, X)`` float32.
 
     Raises:
         ValueError: if the adapter uses no text vectors, or there is no whitening.
@@ -127,13 +124,11 @@ def text_vectors_with(
             "made with; pass LaserRecommender(..., whitening=...), which give_text_vectors returns"
         )
     states, rows = lm_text_vectors(model, tokenizer, describe_items(new, template))
-    return _behind_those_there(model, whitening(states)[rows])
+    return whitening(states)[rows]
 
 
-def own_vectors_with(
-    model: PeftModel, prompts: PromptBuilder, num_new: int
-) -> tuple[Tensor, Tensor]:
-    """Makes that table for an adapter that has read its items itself.
+def own_vectors_of(model: PeftModel, prompts: PromptBuilder, num_new: int) -> Tensor:
+    """Makes those vectors for an adapter that has read its items itself.
 
     A new item is read with the prefix of an empty history: the encoder knows nothing of it.
 
@@ -143,15 +138,7 @@ def own_vectors_with(
         num_new: how many new items n there are, numbered behind the others.
 
     Returns:
-        As :func:`text_vectors_with`.
+        As :func:`text_vectors_of`.
     """
     first = model.base_model.num_items + 1
-    added = encode_items(model, prompts, range(first, first + num_new), are_new=True)
-    return _behind_those_there(model, added)
-
-
-def _behind_those_there(model: PeftModel, added: Tensor) -> tuple[Tensor, Tensor]:
-    items = model.base_model.layer.bituning_adapters[model.active_adapter].items
-    added = added.to(items.text)
-    never = items.events.new_zeros(len(added))
-    return torch.cat([items.text, added]), torch.cat([items.events, never])
+    return encode_items(model, prompts, range(first, first + num_new), are_new=True)

@@ -3,7 +3,9 @@
 Axes: B users in a batch, N items in the catalogue, R recommendation width.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -17,10 +19,11 @@ from laser_peft.data import Catalogue
 from laser_peft.item_texts import Whitening
 
 from . import saving
-from .best import Shelf, best_items
+from .approximate import FaissIndex
+from .best import Shelf, best_items, recall_of
 from .card import RunFacts
 from .config import RecommenderConfig
-from .growing import Items, own_vectors_with, read_items, split_returning, text_vectors_with
+from .growing import Items, own_vectors_of, read_items, split_returning, text_vectors_of
 from .requests import (
     allowed_items,
     batches_of,
@@ -57,6 +60,8 @@ class LaserRecommender:
         whitening: by which the text vectors of an adapter with ``item_vectors`` ``"text"`` or
             ``"fused"`` were mapped; :meth:`add_items` needs it, but for ``config.reads_items``.
         facts: of the run, for the model card; mappings as JSON holds them too.
+        item_vectors: ``(N, R)`` the adapter's, computed before, in float32 or bfloat16; they may be
+            mapped from a file. None: they are computed here.
 
     Raises:
         ValueError: if the catalogue does not have as many items as the adapter scores, the
@@ -74,9 +79,10 @@ class LaserRecommender:
         *,
         whitening: Whitening | None = None,
         facts: RunFacts | Mapping[str, Any] | None = None,
+        item_vectors: torch.Tensor | None = None,
     ) -> None:
-        self._vectors = VectorCache(model)
-        num_scored = len(self._vectors.vectors())
+        self._vectors = VectorCache(model, item_vectors)
+        num_scored = len(self.item_vectors)
         if num_scored != len(catalogue):
             raise ValueError(
                 f"the adapter scores {num_scored} items and the catalogue has {len(catalogue)}; "
@@ -86,17 +92,18 @@ class LaserRecommender:
         if encoder is not None:
             # Items that were added since are behind those it was trained with.
             known = encoder.get_input_embeddings().num_embeddings - 1
-            numbering.check(encoder.config, catalogue.item_ids[:known])
+            numbering.check(encoder.config, catalogue.frame["item_id"][:known])
         self.config = config or RecommenderConfig()
         _check_text_vectors(model, whitening, reads_items=self.config.reads_items)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.catalogue = catalogue
-        self.prompts = self.config.prompt_builder(tokenizer, catalogue)
+        self.prompts = self.config.prompt_builder(tokenizer, catalogue, lazy=True)
         self.whitening = whitening
         self.facts = RunFacts.of(facts)
         self._removed: set[str] = set()
         self._whole_shelf: Shelf | None = None
+        self._index: FaissIndex | None = None
 
     @classmethod
     def from_pretrained(
@@ -134,17 +141,27 @@ class LaserRecommender:
             loaded.config,
             whitening=loaded.whitening,
             facts=loaded.facts,
+            item_vectors=loaded.vectors,
         )
         recommender.remove_items(loaded.removed)
         return recommender
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes adapter, encoder, item vectors, tokenizer, catalogue and limits; not the LM.
+    def save_pretrained(self, folder: str | Path, *, item_vectors: str | None = None) -> None:
+        """Writes adapter, encoder, text vectors, tokenizer, catalogue and limits; not the LM.
 
         What was in the folder stays until all is written, and a model card that somebody has
         written by hand stays for good.
+
+        Args:
+            folder: where to.
+            item_vectors: ``"float32"`` or ``"bfloat16"``: also the finished item vectors, which
+                are then mapped into memory when the folder is loaded, one copy for all processes
+                of a machine. None: they are computed in each process that loads the folder.
+
+        Raises:
+            ValueError: if ``item_vectors`` is something else.
         """
-        saving.save(self, Path(folder))
+        saving.save(self, Path(folder), item_vectors=item_vectors)
 
     def save_card(self, folder: str | Path) -> None:
         """Writes the facts of the run and the model card into a folder that was saved before."""
@@ -266,7 +283,7 @@ class LaserRecommender:
         """
         check_at_least_one(batch_size=batch_size)
         shelf = self.shelf(k, allow=allow, deny=deny)
-        batches = batches_of(dense_histories(self.catalogue, histories), batch_size)
+        batches = dense_histories(self.catalogue, histories, batch_size)
         return (
             found
             for batch in batches
@@ -308,7 +325,7 @@ class LaserRecommender:
         check_at_least_one(batch_size=batch_size)
         histories, many = listed(histories)
         pairs = dense_pairs(self.catalogue, histories, candidates, many=many)
-        vectors = self._vectors.vectors()
+        vectors = self.item_vectors
         scored = [
             scores
             for batch in batches_of(pairs, batch_size)
@@ -334,8 +351,7 @@ class LaserRecommender:
         check_at_least_one(k=k)
         (dense,) = dense_history(self.catalogue, [item_id])
         allowed = allowed_items(self.catalogue, self._removed, None, None)
-        best = similar(self._vectors.vectors(), int(dense), k, allowed)
-        return [self._recommendation(*item) for item in best]
+        return self._named([similar(self.item_vectors, int(dense), k, allowed)])[0]
 
     def add_items(self, items: Items) -> None:
         """Adds items to the catalogue by their texts, without training.
@@ -359,6 +375,35 @@ class LaserRecommender:
             self._append(new)
         self._removed.difference_update(back)
 
+    @property
+    def item_vectors(self) -> torch.Tensor:
+        """The ``(N, R)`` vectors that are scored, in the catalogue's order; read only."""
+        return self._vectors.vectors()
+
+    def use_index(self, factory: str | None = "HNSW32", parameters: str | None = None) -> None:
+        """Looks from now on only at candidates that an approximate index of FAISS names.
+
+        They are scored exactly, and every item is looked at where too few of them may be found.
+        Items that are added go into the index; it is not saved.
+
+        Args:
+            factory: as FAISS' ``index_factory`` takes it, such as ``"IVF4096,Flat"``, which is made
+                sooner, and finds less where vectors form no groups. None: no index any more.
+            parameters: as FAISS' ``ParameterSpace`` takes them, such as ``"nprobe=64"``. None:
+                ``efSearch=256`` of a graph (HNSW), a sixteenth of the lists of an IVF.
+
+        Raises:
+            ImportError: if FAISS is not installed.
+            ValueError: if FAISS does not know the factory or a parameter.
+        """
+        made = None if factory is None else FaissIndex(self.item_vectors, factory, parameters)
+        self._index = made
+
+    def index_recall(self, histories: Histories, k: int = 10) -> float:
+        """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one."""
+        users = [self._users(batch) for batch in dense_histories(self.catalogue, histories, 32)]
+        return recall_of(self.shelf(k), torch.cat(users), k)
+
     def remove_items(self, item_ids: Iterable[str]) -> None:
         """Sees to it that items are never recommended again; histories may still name them.
 
@@ -372,19 +417,24 @@ class LaserRecommender:
     @property
     def removed(self) -> list[str]:
         """Ids of the items that are never recommended, in the catalogue's order."""
-        return [item_id for item_id in self.catalogue.item_ids if item_id in self._removed]
+        return self.catalogue.names(sorted(self.catalogue.dense_ids(self._removed)))[0]
 
     def _append(self, new: Catalogue) -> None:
         catalogue = self.catalogue.extended(new)
         new = Catalogue(catalogue.frame.tail(len(new)))  # with the attributes of them all
+        vectors = self.item_vectors
         prompts = self.prompts.extended(new)
         if self.config.reads_items:
-            text, events = own_vectors_with(self.model, prompts, len(new))
+            texts = own_vectors_of(self.model, prompts, len(new))
         else:
-            text, events = text_vectors_with(
+            texts = text_vectors_of(
                 self.model, self.tokenizer, new, self.config.prompt, self.whitening
             )
-        self.model.set_item_text_vectors(text, events)
+        self.model.add_item_text_vectors(texts)
+        self._whole_shelf = None  # which holds the old vectors
+        grown = self._vectors.grow()
+        if self._index is not None and self._index.vectors is vectors:
+            self._index.add(grown)
         self.catalogue, self.prompts = catalogue, prompts
 
     def _users(self, histories: Sequence[Any]) -> torch.Tensor:
@@ -396,23 +446,37 @@ class LaserRecommender:
         """Gives what may be recommended; arguments and errors are those of :meth:`recommend`."""
         check_at_least_one(k=k)
         allowed = allowed_items(self.catalogue, self._removed, allow, deny)
-        vectors = self._vectors.vectors()
+        vectors = self.item_vectors
+        index = self._current_index(vectors)
         if allowed is not None:
-            return Shelf.of(vectors, allowed)
-        if self._whole_shelf is None or self._whole_shelf.vectors is not vectors:
-            self._whole_shelf = Shelf(vectors)  # keeps what it finds out about them
-        return self._whole_shelf
+            return Shelf.of(vectors, allowed, index)
+        kept = self._whole_shelf
+        if kept is None or kept.vectors is not vectors or kept.index is not index:
+            kept = self._whole_shelf = Shelf(vectors, index=index)  # keeps what it finds out
+        return kept
+
+    def _current_index(self, vectors: torch.Tensor) -> FaissIndex | None:
+        if self._index is not None and self._index.vectors is not vectors:
+            warnings.warn(
+                "the item vectors have changed since the index was made, and every item is looked "
+                "at again; call use_index once more",
+                stacklevel=4,
+            )
+            self._index = None
+        return self._index
 
     def best(
         self, users: torch.Tensor, shelf: Shelf, k: int, left_out: Sequence[np.ndarray] | None
     ) -> list[list[Recommendation]]:
         """Finds the k best of a shelf for ``(B, R)`` user vectors; see :func:`best_items`."""
-        found = best_items(users, shelf, k, left_out=left_out)
-        return [[self._recommendation(*item) for item in best] for best in found]
+        return self._named(best_items(users, shelf, k, left_out=left_out))
 
-    def _recommendation(self, dense: int, score: float) -> Recommendation:
-        row = dense - 1
-        return Recommendation(self.catalogue.item_ids[row], self.catalogue.titles[row], score)
+    def _named(self, found: Sequence[Sequence[tuple[int, float]]]) -> list[list[Recommendation]]:
+        """Names all at once: a look into the catalogue costs more than an item does."""
+        scores = [score for best in found for _, score in best]
+        ids, titles = self.catalogue.names([dense for best in found for dense, _ in best])
+        named = map(Recommendation, ids, titles, scores)
+        return [list(islice(named, len(best))) for best in found]
 
 
 def _check_text_vectors(

@@ -1,7 +1,7 @@
 """What is asked of a recommender, checked and in dense ids."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,28 @@ def dense_history(catalogue: Catalogue, history: Iterable[str]) -> np.ndarray:
 
 
 def dense_histories(
-    catalogue: Catalogue, histories: Iterable[Iterable[str]]
-) -> Iterator[np.ndarray]:
-    """Yields the dense ids of each history; an error says which history it is of, from 0."""
-    for number, history in enumerate(histories):
+    catalogue: Catalogue, histories: Iterable[Iterable[str]], size: int
+) -> Iterator[list[np.ndarray]]:
+    """Yields the dense ids of histories, ``size`` of them at a time.
+
+    Raises:
+        ValueError: that says which history it is of, from 0.
+    """
+    for number, batch in enumerate(batches_of(histories, size)):
+        batch = [one if isinstance(one, str) else list(one) for one in batch]
         try:
-            yield dense_history(catalogue, history)
+            # All at once: a look into the catalogue costs more than an id does.
+            dense = dense_history(catalogue, chain.from_iterable(map(_refuse_text, batch)))
+        except ValueError:
+            _refuse_one(catalogue, batch, first=number * size)
+            raise
+        yield np.split(dense, np.cumsum([len(one) for one in batch])[:-1])
+
+
+def _refuse_one(catalogue: Catalogue, batch: Sequence[Iterable[str]], first: int) -> None:
+    for number, history in enumerate(batch, start=first):
+        try:
+            dense_history(catalogue, history)
         except ValueError as error:
             raise ValueError(f"history {number}: {error}") from error
 
@@ -68,9 +84,13 @@ def dense_pairs(
     return [
         (history, _dense_list(catalogue, f"candidates of history {number}", ids))
         for number, (history, ids) in enumerate(
-            zip(dense_histories(catalogue, histories), candidates, strict=True)
+            zip(_all_dense(catalogue, histories), candidates, strict=True)
         )
     ]
+
+
+def _all_dense(catalogue: Catalogue, histories: Sequence[Iterable[str]]) -> list[np.ndarray]:
+    return list(chain.from_iterable(dense_histories(catalogue, histories, len(histories) or 1)))
 
 
 def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -130,8 +150,9 @@ def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarr
         raise ValueError(f"{name}: {error}") from error
 
 
-def _refuse_text(ids: object) -> None:
+def _refuse_text(ids: Iterable[Any]) -> Iterable[Any]:
     if isinstance(ids, str):
         raise ValueError(
             f"item ids come as a list, got the text {ids!r}; for one item pass [{ids!r}]"
         )
+    return ids

@@ -2,7 +2,7 @@
 
 A folder holds what PEFT writes of the adapter, the tokenizer, ``catalogue.parquet``,
 ``recommender_config.json`` and a model card; and if there are any, ``text_map.safetensors`` (the
-whitening), ``removed_items.json`` and ``run_facts.json``.
+whitening), ``removed_items.json``, ``run_facts.json`` and ``item_vectors.safetensors``.
 """
 
 import tempfile
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from peft import PeftConfig, PeftModel
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
@@ -38,6 +39,7 @@ class Loaded(NamedTuple):
     whitening: Whitening | None
     facts: dict[str, Any] | None
     removed: list[str]
+    vectors: Tensor | None
 
 
 def load(
@@ -63,7 +65,10 @@ def load(
         if device_map is not None:
             options["device_map"] = device_map
         llm = files.load_llm(adapter, **options)
-    model = PeftModel.from_pretrained(llm, str(folder))
+    is_mapped = files.MAPPED and getattr(llm, "hf_device_map", None) is None
+    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=is_mapped)
+    if is_mapped:
+        _check_filled(model, folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(
         folder if has_tokenizer else adapter.base_model_name_or_path, token=token
@@ -76,23 +81,46 @@ def load(
         files.load_whitening(folder),
         files.read_json(folder / files.FACTS_FILE, None),
         files.read_json(folder / files.REMOVED_FILE, []),
+        files.load_vectors(folder),
     )
 
 
-def save(recommender: "LaserRecommender", folder: Path, repository: str | None = None) -> None:
+def save(
+    recommender: "LaserRecommender",
+    folder: Path,
+    repository: str | None = None,
+    item_vectors: str | None = None,
+) -> None:
     """Writes a recommender; see :meth:`LaserRecommender.save_pretrained`."""
+    if item_vectors not in (None, *files.VECTOR_TYPES):
+        raise ValueError(
+            f"item_vectors must be one of {', '.join(files.VECTOR_TYPES)}, or None to leave them "
+            f"out, got {item_vectors!r}"
+        )
     with files.written_whole(folder) as scratch:
         files.save_adapter(recommender.model, scratch)
         recommender.tokenizer.save_pretrained(scratch)
         recommender.catalogue.save(scratch / files.CATALOGUE_FILE)
         if recommender.whitening is not None:
             files.save_whitening(recommender.whitening, scratch)
+        if item_vectors is not None:
+            files.save_vectors(recommender.item_vectors, item_vectors, scratch)
         if recommender.removed:
             write_json(scratch / files.REMOVED_FILE, recommender.removed)
         _write_facts(recommender, scratch, repository)
         if not is_ours(folder / files.CARD_FILE):
             (scratch / files.CARD_FILE).unlink()
         write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
+
+
+def _check_filled(model: PeftModel, folder: Path) -> None:
+    tensors = model.base_model.layer.state_dict(keep_vars=True)
+    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise ValueError(
+            f"{folder} is damaged: its adapter lacks {len(empty)} of {len(tensors)} tensors, the "
+            f"first {', '.join(empty[:3])}; save the recommender again"
+        )
 
 
 def save_card(recommender: "LaserRecommender", folder: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 GROUP = 32  # items: fewer make more groups to choose from, more make more items to score again
 CHUNK = 2**16  # items scored at a time, at most
 CHUNK_SCORES = 2**20  # scores at a time, of all users together: they stay near the processor
+CONVERTED = 2**18  # numbers of another precision that are converted at a time, for the same reason
 # What is lost below float32's smallest numbers, of a product or of a norm, stays under the error of
 # vectors of this length.
 SHORTEST = 1e-15
@@ -89,7 +90,10 @@ def scan(
     bound = lengths * (longest_vector + SHORTEST)
     if not (bound < LARGEST).all():
         return None
-    chunk = max(min(CHUNK, CHUNK_SCORES // max(len(users), 1)) // GROUP, 1) * GROUP
+    chunk = min(CHUNK, CHUNK_SCORES // max(len(users), 1))
+    if vectors.dtype != torch.float32:
+        chunk = min(chunk, CONVERTED // max(users.size(1), 1))
+    chunk = max(chunk // GROUP, 1) * GROUP
     rows, places = left_out
     maxima = users.new_empty(len(users), -(-len(vectors) // GROUP))
     for start in range(0, len(vectors), chunk):

@@ -39,8 +39,7 @@ class Session:
     @property
     def history(self) -> list[str]:
         """Catalogue ids of what the user has had, oldest first."""
-        item_ids = self._recommender.catalogue.item_ids
-        return [item_ids[dense - 1] for dense in self._history]
+        return self._recommender.catalogue.names(self._history)[0]
 
     def add(self, item_ids: str | Iterable[str]) -> None:
         """Appends what the user has had now: an item, or several, oldest first.

@@ -18,6 +18,8 @@ from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
 
+ROWS_AT_A_TIME = 2**16  # of vectors that are brought to length one
+
 
 @torch.inference_mode()
 def user_vectors(
@@ -121,6 +123,15 @@ def similar(
     Returns:
         At most k pairs of dense id and cosine, nearest first.
     """
-    directions = F.normalize(vectors.float(), dim=1)
-    shelf = Shelf.of(directions, allowed)
-    return best_items(directions[dense - 1 : dense], shelf, k, left_out=[np.array([dense])])[0]
+    own = F.normalize(vectors[dense - 1 : dense].float(), dim=1)
+    best: list[tuple[int, float]] = []
+    for start in range(0, len(vectors), ROWS_AT_A_TIME):  # no second table of them all
+        part = slice(start, start + ROWS_AT_A_TIME)
+        directions = F.normalize(vectors[part].float(), dim=1)
+        shelf = Shelf.of(directions, None if allowed is None else allowed[part])
+        is_here = start < dense <= start + len(directions)
+        left_out = [np.array([dense - start])] if is_here else None
+        (found,) = best_items(own, shelf, k, left_out=left_out)
+        best += [(start + item, cosine) for item, cosine in found]
+        best = sorted(best, key=lambda pair: (-pair[1], pair[0]))[:k]
+    return best

@@ -70,6 +70,21 @@ class ItemVectors(nn.Module):
         Raises:
             ValueError: if the adapter has no text table, or shapes or values are wrong.
         """
+        self._check_text(vectors)
+        if events is None:
+            events = torch.full((vectors.size(0),), OFTEN)
+        elif events.shape != vectors.shape[:1] or events.dtype != torch.int64:
+            raise ValueError(
+                f"events must be an int64 tensor of shape ({vectors.size(0)},), got "
+                f"{events.dtype} of shape {tuple(events.shape)}"
+            )
+        elif len(events) and events.min() < 0:
+            raise ValueError(f"events are counts, got {int(events.min())}")
+        device = self.text.device
+        self.text = vectors.detach().to(device, torch.float32, copy=True)
+        self.events = events.to(device, copy=True)
+
+    def _check_text(self, vectors: Tensor) -> None:
         if self.source == "collaborative":
             raise ValueError(
                 "this adapter's item vectors come from the encoder alone; set "
@@ -85,18 +100,18 @@ class ItemVectors(nn.Module):
             raise ValueError(
                 f"text vectors must be finite numbers; that of item id {row + 1} is not"
             )
-        if events is None:
-            events = torch.full((vectors.size(0),), OFTEN)
-        elif events.shape != vectors.shape[:1] or events.dtype != torch.int64:
-            raise ValueError(
-                f"events must be an int64 tensor of shape ({vectors.size(0)},), got "
-                f"{events.dtype} of shape {tuple(events.shape)}"
-            )
-        elif len(events) and events.min() < 0:
-            raise ValueError(f"events are counts, got {int(events.min())}")
-        device = self.text.device
-        self.text = vectors.detach().to(device, torch.float32, copy=True)
-        self.events = events.to(device, copy=True)
+
+    @torch.no_grad()
+    def add_text(self, vectors: Tensor) -> None:
+        """Adds ``(n, X)`` text vectors of items that the encoder never saw behind those there are.
+
+        Raises:
+            ValueError: as :meth:`set_text`.
+        """
+        self._check_text(vectors)
+        never = self.events.new_zeros(len(vectors))
+        self.text = torch.cat([self.text, vectors.detach().to(self.text)])
+        self.events = torch.cat([self.events, never])
 
     @torch.no_grad()
     def fit_from_text(self, collaborative: Tensor) -> None:
@@ -119,15 +134,16 @@ class ItemVectors(nn.Module):
             product += weighed.T @ collaborative[rows].cpu().double()
         self.from_text.copy_(torch.linalg.solve(square, product))
 
-    def _encoded(self, collaborative: Tensor, text: Tensor) -> Tensor:
+    def _encoded(self, collaborative: Tensor, text: Tensor, events: Tensor) -> Tensor:
         """Gives ``(N, C)``: the encoder's vectors, of what it never saw those that texts stand for.
 
         Args:
             collaborative: ``(N_c, C)`` float.
             text: ``(N, X)`` float.
+            events: ``(N,)`` int64.
         """
         own = F.pad(collaborative.to(text), (0, 0, 0, len(text) - len(collaborative)))
-        never = self.events == 0
+        never = events == 0
         never[len(collaborative) :] = True
         if torch.compiler.is_compiling():  # how many there are is no constant of a graph
             guessed = self.from_text[0] + text @ self.from_text[1:]
@@ -136,16 +152,22 @@ class ItemVectors(nn.Module):
         guessed = self.from_text[0] + text[rows] @ self.from_text[1:]
         return own.index_put((rows,), guessed)
 
-    def forward(self, collaborative: Tensor | None, rarity: Tensor | None = None) -> Tensor:
-        """Gives the vectors of items ``1..N``.
+    def forward(
+        self,
+        collaborative: Tensor | None,
+        rarity: Tensor | None = None,
+        rows: slice = slice(None),
+    ) -> Tensor:
+        """Gives the vectors of items ``1..N``, or of some of them.
 
         Args:
             collaborative: ``(N_c, C)`` float, the encoder's table; None without an encoder.
             rarity: scalar float, with fused vectors: how much more the text of an item counts that
                 the encoder never saw. None: no more.
+            rows: which of the N, from a first to a last one.
 
         Returns:
-            ``(N, R)`` float.
+            ``(N, R)`` float, or those rows of it.
 
         Raises:
             ValueError: if the table that is needed is missing.
@@ -156,9 +178,9 @@ class ItemVectors(nn.Module):
                     "this adapter has no collaborative encoder and so no item vectors; pass "
                     "item_vectors=(N, R) to forward"
                 )
-            return collaborative
+            return collaborative[rows]
         if self.source == "text":
-            return self.of_text()
+            return self.of_text()[rows]
         assert collaborative is not None, "the configuration asks for an encoder"
         text = self.of_text()
         if len(text) < len(collaborative):
@@ -166,14 +188,15 @@ class ItemVectors(nn.Module):
                 f"there are text vectors of {len(text)} items and the encoder knows "
                 f"{len(collaborative)}; every item needs one"
             )
-        encoded = self._encoded(collaborative, text)
+        text, events = text[rows], self.events[rows]
+        encoded = self._encoded(collaborative[rows], text, events)
         if not self.training and rarity is not None:
-            text = text * (1 + rarity.to(text) * self.rare())[:, None]
+            text = text * (1 + rarity.to(text) * _rare(events))[:, None]
         return torch.cat([encoded, text], 1)
 
     def rare(self) -> Tensor:
         """Tells how rare each item is: ``(N,)`` float32, 1 if never seen, towards 0 if often."""
-        return RARE / (RARE + self.events.float())
+        return _rare(self.events)
 
     def texts_of(self, history: Tensor) -> Tensor:
         """Looks up the text vectors of ``(B, L)`` item ids: ``(B, L, X)``, zero for id 0.
@@ -196,3 +219,7 @@ class ItemVectors(nn.Module):
                 "call set_item_text_vectors first"
             )
         return self.text
+
+
+def _rare(events: Tensor) -> Tensor:
+    return RARE / (RARE + events.float())

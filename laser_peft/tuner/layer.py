@@ -87,11 +87,12 @@ class ActiveAdapter(NamedTuple):
             return len(self.adapter.items.text)
         return 0 if self.encoder is None else len(self.encoder.item_vectors())
 
-    def item_vectors(self, passed: Tensor | None = None) -> Tensor:
+    def item_vectors(self, passed: Tensor | None = None, rows: slice = slice(None)) -> Tensor:
         """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.
 
         Args:
             passed: ``(N, R)`` float from outside, in place of the adapter's own.
+            rows: of the adapter's own, which of the N.
 
         Raises:
             ValueError: if there are none, or those passed have another width.
@@ -99,7 +100,8 @@ class ActiveAdapter(NamedTuple):
         vectors = passed
         if vectors is None:
             rarity = self.adapter.view_weights[2] if self.config.item_vectors == "fused" else None
-            vectors = self.adapter.items(self.encoder and self.encoder.item_vectors(), rarity)
+            encoded = self.encoder and self.encoder.item_vectors()
+            vectors = self.adapter.items(encoded, rarity, rows)
         elif vectors.ndim != 2 or vectors.size(1) != self.config.recommendation_dim:
             raise ValueError(
                 f"item_vectors must have the shape (items, {self.config.recommendation_dim}), "

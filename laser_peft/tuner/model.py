@@ -94,15 +94,18 @@ class BiTuningModel(BaseTuner):
         """
         return super().forward(*args, **kwargs)
 
-    def item_vectors(self) -> Tensor:
+    def item_vectors(self, rows: slice = slice(None)) -> Tensor:
         """Returns the ``(N, R)`` vectors of items ``1..N`` of the active adapter.
 
         A user vector's dot product with a row, divided by the temperature, scores that item.
 
+        Args:
+            rows: which of the N rows, of a table that is too big to make at once.
+
         Raises:
             ValueError: if the adapter has none: no encoder, or text vectors that are not set.
         """
-        return self._active.item_vectors()
+        return self._active.item_vectors(rows=rows)
 
     @property
     def num_items(self) -> int:
@@ -126,7 +129,25 @@ class BiTuningModel(BaseTuner):
         encoder = self._active.encoder
         if adapter.config.item_vectors == "fused" and encoder is not None:
             adapter.items.fit_from_text(encoder.item_vectors())
-        adapter.config = replace(adapter.config, num_text_items=len(vectors))
+        self._note_text_items()
+
+    def add_item_text_vectors(self, vectors: Tensor) -> None:
+        """Adds the text vectors of items that the encoder never saw behind those there are.
+
+        Nothing that was learnt of the others changes.
+
+        Args:
+            vectors: ``(n, X)`` finite float.
+
+        Raises:
+            ValueError: if the adapter uses no text vectors, or shapes or values are wrong.
+        """
+        self._active.adapter.items.add_text(vectors)
+        self._note_text_items()
+
+    def _note_text_items(self) -> None:
+        adapter = self._active.adapter
+        adapter.config = replace(adapter.config, num_text_items=len(adapter.items.text))
         self.peft_config[self.active_adapters[0]].fill_in(adapter.config)
 
     @property

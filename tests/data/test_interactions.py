@@ -12,6 +12,7 @@ from logs import CSV, EXPECTED, HEAD, by_user, frame_of, write
 from laser_peft.data import (
     Catalogue,
     Histories,
+    interactions,
     k_core,
     read_interactions,
 )
@@ -254,3 +255,21 @@ def test_an_item_outside_the_catalogue_is_named():
     log = read_interactions(frame_of(CSV + "c,w,1\n"))
     with pytest.raises(ValueError, match=r"1 of 5 items are not in the catalogue of 4: \['w'\]"):
         Histories.from_interactions(log, CATALOGUE)
+
+
+@examples
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([0.0, 1.5])), max_size=20
+    ),
+    st.booleans(),
+)
+def test_repeats_are_the_rows_that_are_equal_to_an_earlier_one(rows, all_share_a_hash):
+    schema = {"user_id": pl.UInt32, "item_id": pl.UInt32, "timestamp": pl.Float64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    with pytest.MonkeyPatch.context() as patch:
+        if all_share_a_hash:
+            same = pl.Series([7] * len(rows), dtype=pl.UInt64)
+            patch.setattr(pl.DataFrame, "hash_rows", lambda self: same)
+        found = interactions._repeats(frame).to_list()
+    assert found == [place for place, row in enumerate(rows) if row in rows[:place]]

@@ -84,7 +84,7 @@ def test_proper_quotes_of_any_kind_are_read(tmp_path):
 
 
 def test_a_value_may_run_over_batches_of_lines(tmp_path, monkeypatch):
-    def one_by_one(lines):
+    def one_by_one(lines, **options):
         frame = lines.collect()
         for row in range(frame.height):
             yield from (frame[row : row + 1], frame[:0])

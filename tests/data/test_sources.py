@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from logs import CSV, EXPECTED, HEAD, by_user, frame_of, write
 
-from laser_peft.data import Catalogue, read_interactions
+from laser_peft.data import Catalogue, interactions, read_interactions, tables
 
 NAMES = [
     f"log.{name}"
@@ -20,6 +20,41 @@ def test_formats_read_alike_oldest_first(tmp_path, name):
     assert by_user(log) == EXPECTED
     assert list(by_user(log)) == ["b", "a"]  # users in order of appearance
     assert log.times.tolist() == [1, 3, 3, 4, 5, 5]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.jsonl", "log.parquet"])
+def test_a_file_reads_alike_however_many_rows_at_a_time(tmp_path, monkeypatch, name, rows):
+    numbers = CSV + "c,x,7\nb,0071,3\nd,,8\n"
+    content = numbers if name.endswith("parquet") else numbers + ",x,9\ne,x,soon\n"
+    path = write(tmp_path, name, content) if "json" not in name else tmp_path / name
+    if "json" in name:
+        frame_of(content).write_ndjson(path)
+    options = {"on_bad_rows": "drop"}
+    whole = read_interactions(path, **options)
+    sizes = []
+    read = tables.read_parts
+
+    def counting(*args, **kwargs):
+        for part in read(*args, **kwargs):
+            sizes.append(len(part.frame))
+            yield part
+
+    monkeypatch.setattr(tables, "ROWS_AT_A_TIME", rows)
+    monkeypatch.setattr(interactions, "read_parts", counting)
+    parts = read_interactions(path, **options)
+    assert len(sizes) > 1
+    assert max(sizes) <= rows
+    assert parts.report == whole.report  # rows are counted from the file's first
+    assert parts.user_ids.to_list() == whole.user_ids.to_list()
+    assert parts.item_ids.to_list() == whole.item_ids.to_list()
+    assert parts.frame().equals(whole.frame())
+    with pytest.raises(ValueError, match="row 9 ") as caught:
+        read_interactions(path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="row 9 ") as expected:
+        read_interactions(path)
+    assert str(caught.value) == str(expected.value)
 
 
 def test_a_frame_and_a_data_set_read_alike():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from conftest import NUM_ITEMS
-from recommenders import ids, make_recommender
+from recommenders import LIMITS, ids, make_recommender
 
 from laser_peft import LaserRecommender
 from laser_peft.data import Catalogue
@@ -162,6 +162,20 @@ def test_a_model_in_training_recommends_without_dropout_and_stays_in_training(fu
     assert fused.model.training
     fused.model.eval()
     assert found == expected
+
+
+def test_item_vectors_are_those_of_a_model_that_does_not_train(
+    lm_folder, encoder_folder, shop, tokenizer
+):
+    fused = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "fused")
+    fused.model.set_view_weights(1.0, 1.0, 2.0)  # texts of rare items count more, but in training
+    expected = fused.item_vectors.clone()
+    made = LaserRecommender(fused.model.train(), fused.tokenizer, fused.catalogue, LIMITS)
+    assert torch.equal(made.item_vectors, expected)
+    made.model.train()
+    made.model.set_view_weights(1.0, 1.0, 1.0)
+    made.model.set_view_weights(1.0, 1.0, 2.0)
+    assert torch.equal(made.item_vectors, expected)
 
 
 def test_item_vectors_are_computed_once(fused, monkeypatch):

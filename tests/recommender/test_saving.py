@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from peft import get_peft_model
 from recommenders import LIMITS, ids, make_recommender
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig, LaserRecommender
@@ -159,6 +160,17 @@ def test_a_folder_that_is_no_recommender_is_said(saved, tmp_path):
         LaserRecommender.from_pretrained(tmp_path / "nowhere")
     (saved / "removed_items.json").write_text('["i1"')
     with pytest.raises(ValueError, match="removed_items.json is damaged: .* save .* again"):
+        LaserRecommender.from_pretrained(saved)
+
+
+def test_an_adapter_that_lacks_a_tensor_is_refused(saved):
+    path = saved / "adapter_model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    (table,) = [name for name in tensors if name.endswith("item_embeddings.weight")]
+    del tensors[table]
+    save_file(tensors, path, {"format": "pt"})
+    lacks = "is damaged: its adapter lacks 1 of .*item_embeddings.weight; save the recommender"
+    with pytest.warns(UserWarning, match="missing"), pytest.raises(ValueError, match=lacks):
         LaserRecommender.from_pretrained(saved)
 
 

@@ -1,7 +1,7 @@
 """Time and peak memory of preparing a large log: read, check, 5-core, order, number, split, write.
 
-    python examples/benchmarks/prepare.py
-    python examples/benchmarks/prepare.py --events 1000000 --users 100000 --items 20000
+    python examples/benchmarks/many_events.py
+    python examples/benchmarks/many_events.py --events 1000000 --users 100000 --items 20000
 
 Generates a log (popular items are far more popular, some rows are broken, some twice), writes it
 as CSV.gz and as Parquet to a temporary folder, and runs ``laser-peft prepare`` on each in its own
