@@ -29,6 +29,7 @@ from .requests import (
     dense_history,
     dense_pairs,
     listed,
+    windows_of,
 )
 from .session import Session
 from .users import score_candidates, similar, user_vectors
@@ -247,7 +248,10 @@ class LaserRecommender:
         deny: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[list[Recommendation]]:
-        """Recommends for many users, as they come: no more than a batch is held.
+        """Recommends for many users, as they come: no more than 32 batches are held.
+
+        The first batch is answered when it is there; then histories are held back, each time twice
+        as many, to read those of like length together.
 
         Args:
             histories: one history a user; may be endless.
@@ -255,7 +259,7 @@ class LaserRecommender:
             exclude_seen: see there.
             allow: see there.
             deny: see there.
-            batch_size: users at a time.
+            batch_size: users at a time; the language model reads fewer where prompts are long.
 
         Returns:
             An iterator over a list a user, in the order of the histories.
@@ -266,11 +270,12 @@ class LaserRecommender:
         """
         check_at_least_one(batch_size=batch_size)
         shelf = self.shelf(k, allow=allow, deny=deny)
-        batches = batches_of(dense_histories(self.catalogue, histories), batch_size)
+        windows = windows_of(dense_histories(self.catalogue, histories), batch_size)
         return (
             found
-            for batch in batches
-            for found in self.best(self._users(batch), shelf, k, batch if exclude_seen else None)
+            for window in windows
+            for batch, users in self._read_in_batches(window, batch_size)
+            for found in self.best(users, shelf, k, batch if exclude_seen else None)
         )
 
     def session(self, history: Iterable[str] = ()) -> Session:
@@ -313,7 +318,7 @@ class LaserRecommender:
             scores
             for batch in batches_of(pairs, batch_size)
             for scores in score_candidates(
-                self._users([history for history, _ in batch]), vectors, [ids for _, ids in batch]
+                self.read([history for history, _ in batch]), vectors, [ids for _, ids in batch]
             )
         ]
         return scored if many else scored[0]
@@ -387,8 +392,20 @@ class LaserRecommender:
         self.model.set_item_text_vectors(text, events)
         self.catalogue, self.prompts = catalogue, prompts
 
-    def _users(self, histories: Sequence[Any]) -> torch.Tensor:
-        return user_vectors(self.model, self.prompts, histories, max_items=self.config.max_items)
+    def read(
+        self, histories: Sequence[np.ndarray], *, batch_size: int = BATCH_SIZE
+    ) -> torch.Tensor:
+        """Gives ``(B, R)`` user vectors of histories of dense ids; see :func:`user_vectors`."""
+        max_items = self.config.max_items
+        return user_vectors(
+            self.model, self.prompts, histories, max_items=max_items, batch_size=batch_size
+        )
+
+    def _read_in_batches(
+        self, window: list[np.ndarray], batch_size: int
+    ) -> Iterator[tuple[list[np.ndarray], torch.Tensor]]:
+        users = self.read(window, batch_size=batch_size)
+        return zip(batches_of(window, batch_size), users.split(batch_size), strict=True)
 
     def shelf(
         self, k: int, *, allow: Iterable[str] | None = None, deny: Iterable[str] | None = None

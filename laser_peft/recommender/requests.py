@@ -8,6 +8,8 @@ import numpy as np
 
 from laser_peft.data import Catalogue
 
+WINDOW = 32  # batches of histories that are held at most, to read those of like length together
+
 
 def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
     """Returns histories as a list, and whether they are several lists of ids or one.
@@ -78,6 +80,17 @@ def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     values = iter(values)
     while batch := list(islice(values, size)):
         yield batch
+
+
+def windows_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yields lists of values that grow: ``size``, then twice that, up to ``WINDOW`` times.
+
+    The first comes soon; later ones are long enough to choose batches from.
+    """
+    values, most = iter(values), WINDOW * size
+    while window := list(islice(values, size)):
+        yield window
+        size = min(2 * size, most)
 
 
 def allowed_items(

@@ -12,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
+from laser_peft.data.length_batches import length_batches, tokens_at_once
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
 from laser_peft.tuner import TextMemory
@@ -21,23 +22,37 @@ from .best import Shelf, best_items, check_finite
 
 @torch.inference_mode()
 def user_vectors(
-    model: PeftModel, prompts: PromptBuilder, histories: Sequence[np.ndarray], *, max_items: int
+    model: PeftModel,
+    prompts: PromptBuilder,
+    histories: Sequence[np.ndarray],
+    *,
+    max_items: int,
+    batch_size: int,
 ) -> Tensor:
-    """Reads a batch of users, with dropout switched off.
+    """Reads users, those with prompts of like length together, with dropout switched off.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
         prompts: says histories in tokens.
-        histories: for each user dense ids, oldest first; may be empty.
+        histories: for each user dense ids, oldest first; may be empty. At least one user.
         max_items: how many of the newest the collaborative encoder reads.
+        batch_size: users at a time; fewer where their prompts are long.
 
     Returns:
         ``(B, R)`` float, whose dot products with item vectors are the scores.
     """
-    batch = PaddingCollator()(
-        [{"input_ids": prompts(history), "history": history[-max_items:]} for history in histories]
-    )
-    return _read(model, batch)
+    examples = [
+        {"input_ids": prompts(history), "history": history[-max_items:]} for history in histories
+    ]
+    lengths = [len(example["input_ids"]) for example in examples]
+    # Where no prompt is read, its length costs nothing.
+    tokens = tokens_at_once(model.device) if model.reads_texts else None
+    order: list[int] = []
+    read: list[Tensor] = []
+    for rows in length_batches(lengths, tokens=tokens, most=batch_size):
+        read.append(_read(model, PaddingCollator()([examples[row] for row in rows])))
+        order += rows
+    return torch.cat(read)[torch.tensor(order, device=read[0].device).argsort()]
 
 
 @torch.inference_mode()
