@@ -9,6 +9,7 @@ from . import evaluate  # isort: skip
 from . import baselines  # isort: skip
 from . import compare  # isort: skip
 from . import recommend  # isort: skip
+from . import recommend_many  # isort: skip
 from . import inspect  # isort: skip
 from .base import app
 
@@ -21,6 +22,7 @@ __all__ = [
     "inspect",
     "prepare",
     "recommend",
+    "recommend_many",
     "train",
     "train_encoder",
 ]

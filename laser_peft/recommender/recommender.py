@@ -104,7 +104,7 @@ class LaserRecommender:
         cls,
         path: str | Path,
         *,
-        llm: PreTrainedModel | None = None,
+        llm: PreTrainedModel | str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         dtype: str | torch.dtype | None = None,
@@ -114,8 +114,8 @@ class LaserRecommender:
 
         Args:
             path: folder or Hub id.
-            llm: the base language model, if it is loaded already. None: it is loaded from where
-                the adapter says it was trained on.
+            llm: the base language model, if it is loaded already; or a folder or Hub id to load it
+                from. None: from where the adapter says it was trained on.
             revision: branch, tag or commit of a Hub id.
             token: for private repositories of the Hub.
             dtype: precision of the language model. None: the one it was trained with.
