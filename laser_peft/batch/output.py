@@ -73,11 +73,14 @@ class PartFolder:
         """Writes a part beside its place first: one of its name is always whole."""
         path = self.path(number)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
-            frame.write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        try:
+            with unfinished.open("wb") as file:
+                frame.write_parquet(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # on a full disk it is in the way
         for left in self.folder.glob(f".{path.name}.*"):  # by one that was killed
             left.unlink(missing_ok=True)
 

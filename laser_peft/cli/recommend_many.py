@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import typer
 from accelerate import PartialState
 
@@ -79,7 +80,8 @@ def recommend_many(
     allowed, denied = read_ids(allow), read_ids(deny)
     table = HistoryTable.open(histories, user_column=user_column, history_column=history_column)
     PartFolder(output)
-    state = PartialState(cpu=device == "cpu")
+    # Told of no accelerator, Accelerate would take several processes for one.
+    state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
     own = _share(shard, state)
     loaded = load_on(recommender, llm, dtype, device or state.device)
     say = _line_of(own)
