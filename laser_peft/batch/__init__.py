@@ -1,4 +1,4 @@
-"""Recommendations for a Parquet table of histories: streamed, resumable, in any number of shards."""
+"""Recommendations for a Parquet table of histories: streamed, resumable, in shards."""
 
 from .histories import HistoryTable
 from .job import BatchSettings, Summary, recommend_table

@@ -10,6 +10,7 @@ from . import baselines  # isort: skip
 from . import compare  # isort: skip
 from . import recommend  # isort: skip
 from . import recommend_many  # isort: skip
+from . import serve  # isort: skip
 from . import inspect  # isort: skip
 from .base import app
 
@@ -23,6 +24,7 @@ __all__ = [
     "prepare",
     "recommend",
     "recommend_many",
+    "serve",
     "train",
     "train_encoder",
 ]

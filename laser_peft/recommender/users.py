@@ -4,6 +4,7 @@ Axes: B users in a batch, N items in the catalogue, R recommendation width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def user_vectors(
     Returns:
         ``(B, R)`` float, whose dot products with item vectors are the scores.
     """
-    examples = [
+    examples: list[dict[str, Any]] = [
         {"input_ids": prompts(history), "history": history[-max_items:]} for history in histories
     ]
     lengths = [len(example["input_ids"]) for example in examples]

@@ -88,7 +88,9 @@ def test_what_was_broken_off_goes_on_behind_what_is_there(recommender, table, wh
     assert not (out / "_SUCCESS").exists()
     (out / ".part-000002.parquet.1").write_bytes(b"half")
     told = []
-    summary = recommend_table(recommender, table, out, SETTINGS, progress=lambda *it: told.append(it))
+    summary = recommend_table(
+        recommender, table, out, SETTINGS, progress=lambda *it: told.append(it)
+    )
     assert told == [(5, 19), (10, 19), (15, 19), (19, 19)]
     assert (summary.histories, summary.found, summary.is_done) == (19, 10, True)
     assert parts_of(out) == whole

@@ -71,7 +71,9 @@ def test_unknown_items_are_found_or_named_with_row_and_user(tmp_path, catalogue)
     table = HistoryTable.open(tmp_path / "a.parquet")
     assert table.unknown_items(catalogue, range(7), "error") == set()
     assert table.unknown_items(catalogue, range(8), "skip") == {"x9", None}
-    with pytest.raises(ValueError, match=r"row 8 \(user 'u7'\) has the item 'x9', .* of 23; .*skip"):
+    with pytest.raises(
+        ValueError, match=r"row 8 \(user 'u7'\) has the item 'x9', .* of 23; .*skip"
+    ):
         table.unknown_items(catalogue, range(3, 8), "error")
 
 
