@@ -45,7 +45,7 @@ def read_request(body: bytes, limits: ServingLimits) -> RecommendRequest:
     if asked.histories == []:
         raise invalid("histories must hold at least one history, got none")
     if not 1 <= asked.k <= limits.max_k:
-        raise invalid(f"k must lie in 1..{limits.max_k}, got {asked.k}")
+        raise invalid(f"k must lie in 1..{limits.max_k}, got {_shown(asked.k)}")
     _check_sizes(asked, limits)
     return asked
 
@@ -111,6 +111,9 @@ def _say(error: ValidationError) -> str:
     if found["type"] == "json_invalid":
         return f"the body must be JSON: {found['msg']}"
     where = ".".join(map(str, found["loc"])) or "the body"
-    got = repr(found["input"])
-    got = got if len(got) <= SHOWN else f"{got[:SHOWN]}..."
-    return f"{where}: {found['msg']}, got {got}"
+    return f"{where}: {found['msg']}, got {_shown(found['input'])}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

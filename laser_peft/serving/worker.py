@@ -81,6 +81,7 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
+        jobs: list[Job] = []
         try:
             recommender = self._load()
             recommender.recommend([], k=1)  # fills what is computed once
@@ -89,14 +90,20 @@ class Worker:
                 self._on_batch(sum(len(job.query) for job in jobs))
                 self._answer(recommender, jobs)
         except BaseException as error:  # whatever it is, nobody must wait for an answer
-            if self._recommender is None:
-                logger.error("the recommender cannot be loaded: %s", error)
-            else:
-                logger.exception("the recommender has failed")
-            self.error = error
-            failed = Refused(503, "failed", "the recommender has failed; the server's log says why")
-            self.line.refuse_all(failed)
-            self.on_failure()
+            self._fail(error, jobs)
+
+    def _fail(self, error: BaseException, jobs: Sequence[Job]) -> None:
+        if self._recommender is None:
+            logger.error("the recommender cannot be loaded: %s", error)
+        else:
+            logger.exception("the recommender has failed")
+        self.error = error
+        failed = Refused(503, "failed", "the recommender has failed; the server's log says why")
+        for job in jobs:
+            if not job.answer.done():
+                job.answer.set_exception(failed)
+        self.line.refuse_all(failed)
+        self.on_failure()
 
     def _answer(self, recommender: LaserRecommender, jobs: Sequence[Job]) -> None:
         """Answers jobs together; where that fails one by one, so that only the cause is told."""
