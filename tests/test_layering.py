@@ -32,6 +32,8 @@ ALLOWED = {
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
     },
+    "batch": {"data", "recommender", "runs"},
+    "serving": {"data", "recommender"},
     "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": set(),
@@ -49,6 +51,7 @@ ALLOWED = {
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
         *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection"),
+        *("batch", "serving"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},
