@@ -28,6 +28,7 @@ def test_jobs_are_taken_in_their_order_and_never_divided():
     for size in (2, 3, 1, 7, 4):
         waits.put(query(size))
     assert waits.waiting == 17
+    waits.close()
     assert [sizes(waits.take()) for _ in range(4)] == [[2, 3], [1], [7], [4]]
     assert waits.waiting == 0
 
