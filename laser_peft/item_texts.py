@@ -17,13 +17,14 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
-from laser_peft.data.length_batches import length_batches, tokens_at_once
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.masking import mean_over_real
+from laser_peft.portions import TOKENS_IN_CACHES, portions
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
 MAX_TOKENS = 256  # of an item's text; what is beyond is cut
+TOKENS_A_BATCH_ELSEWHERE = 16_384  # than on a processor; padding included
 
 # Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, V).
 ReadStates = Callable[[Tensor, Tensor], Tensor]
@@ -172,11 +173,11 @@ def text_vectors(
     opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     tokens = [opening + ids[:MAX_TOKENS] for ids in encoded]
+    at_once = TOKENS_IN_CACHES if device.type == "cpu" else TOKENS_A_BATCH_ELSEWHERE
     order: list[int] = []
     means: list[Tensor] = []
-    batches = length_batches([len(ids) for ids in tokens], tokens=tokens_at_once(device))
     with tqdm(total=len(tokens), desc="Reading item texts", unit="text", disable=None) as bar:
-        for rows in batches:
+        for rows in portions([len(ids) for ids in tokens], most_tokens=at_once):
             batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
             inputs = {name: values.to(device) for name, values in batch.items()}
             states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)

@@ -6,13 +6,14 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"eval_mode", "losses", "masking", "numbering"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering", "portions"}
 ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
     "losses": {"catalogue_softmax"},
     "masking": set(),
     "numbering": set(),
+    "portions": set(),
     "data": set(),
     "evaluation": set(),
     "collaborative": LEAVES,
@@ -27,7 +28,7 @@ ALLOWED = {
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "item_texts": {"masking", "data", "eval_mode"},
+    "item_texts": {"masking", "data", "eval_mode", "portions"},
     "item_encoding": {"data", "eval_mode"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),

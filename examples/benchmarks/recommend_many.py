@@ -96,10 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     histories = draw_histories(recommender.catalogue.item_ids, random)
     took = one_by_one(recommender, histories, arguments.repeats)
     print(
-        f"{len(recommender.catalogue)} items; the language model's reading of prompts counts: "
-        f"{'yes' if recommender.model.reads_texts else 'no'}\n"
-        f"one new history, {len(took)} calls: median {statistics.median(took):.1f} ms "
-        f"({min(took):.1f} to {max(took):.1f})\n\n"
+        f"{len(recommender.catalogue)} items; one new history, {len(took)} calls: "
+        f"median {statistics.median(took):.1f} ms ({min(took):.1f} to {max(took):.1f})\n\n"
         "| histories | s | s, with loading and checks | histories a second | peak memory |\n"
         "|---|---|---|---|---|",
         flush=True,

@@ -259,7 +259,7 @@ class LaserRecommender:
             exclude_seen: see there.
             allow: see there.
             deny: see there.
-            batch_size: users at a time; the language model reads fewer where prompts are long.
+            batch_size: users at a time.
 
         Returns:
             An iterator over a list a user, in the order of the histories.

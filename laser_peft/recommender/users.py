@@ -13,12 +13,12 @@ from peft import PeftModel
 from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
-from laser_peft.data.length_batches import length_batches, tokens_at_once
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
 from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
+from .requests import batches_of
 
 
 @torch.inference_mode()
@@ -32,12 +32,14 @@ def user_vectors(
 ) -> Tensor:
     """Reads users, those with prompts of like length together, with dropout switched off.
 
+    What is padded to the longest of a batch is padded less so.
+
     Args:
         model: a causal LM with a Bi-Tuning adapter.
         prompts: says histories in tokens.
         histories: for each user dense ids, oldest first; may be empty. At least one user.
         max_items: how many of the newest the collaborative encoder reads.
-        batch_size: users at a time; fewer where their prompts are long.
+        batch_size: users at a time.
 
     Returns:
         ``(B, R)`` float, whose dot products with item vectors are the scores.
@@ -45,14 +47,11 @@ def user_vectors(
     examples: list[dict[str, Any]] = [
         {"input_ids": prompts(history), "history": history[-max_items:]} for history in histories
     ]
-    lengths = [len(example["input_ids"]) for example in examples]
-    # Where no prompt is read, its length costs nothing.
-    tokens = tokens_at_once(model.device) if model.reads_texts else None
-    order: list[int] = []
-    read: list[Tensor] = []
-    for rows in length_batches(lengths, tokens=tokens, most=batch_size):
-        read.append(_read(model, PaddingCollator()([examples[row] for row in rows])))
-        order += rows
+    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
+    read = [
+        _read(model, PaddingCollator()([examples[row] for row in rows]))
+        for rows in batches_of(order, batch_size)
+    ]
     return torch.cat(read)[torch.tensor(order, device=read[0].device).argsort()]
 
 

@@ -171,11 +171,6 @@ class BiTuningModel(BaseTuner):
         weights = self._view_weights()
         weights.copy_(weights.new_tensor(wanted))
 
-    @property
-    def reads_texts(self) -> bool:
-        """Whether a user's text is read: not where what the LM makes of it counts nothing."""
-        return self._active.counts_correction
-
     def can_share_texts(self, num_tokens: int, num_users: int, *, num_ending: int = 0) -> bool:
         """Tells whether users of a text (``text_rows``) are read on one reading of it.
 

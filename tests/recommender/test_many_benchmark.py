@@ -27,7 +27,7 @@ def test_it_says_speed_and_memory_for_each_number_of_histories(benchmark, traine
     folder = str(trained[0] / "recommender")
     benchmark.main([folder, "--histories", "17", "29", "--batch-size", "5", "--repeats", "3"])
     printed = capsys.readouterr().out
-    told = r"^one new history, 3 calls: median [\d.]+ ms \([\d.]+ to [\d.]+\)$"
+    told = r"^23 items; one new history, 3 calls: median [\d.]+ ms \([\d.]+ to [\d.]+\)$"
     assert re.search(told, printed, re.MULTILINE)
     rows = r"^\| (\d+) \| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ MiB \|$"
     assert re.findall(rows, printed, re.MULTILINE) == ["17", "29"]

@@ -106,8 +106,8 @@ def test_histories_are_taken_as_they_come_a_batch_first_then_twice_as_many(recom
     assert [ids(items) for items in first] == [ids(items) for items in expected]
 
 
-def test_long_prompts_are_read_few_at_a_time_with_others_as_long(recommender, monkeypatch):
-    histories = [[f"i{n}" for n in range(1 + number % 7)] for number in range(13)]
+def test_those_with_prompts_of_like_length_are_read_together(recommender, monkeypatch):
+    histories = [[f"i{n}" for n in range(1 + number % 7)] for number in range(15)]
     shapes = []
     forward = type(recommender.model.base_model).forward
 
@@ -116,11 +116,9 @@ def test_long_prompts_are_read_few_at_a_time_with_others_as_long(recommender, mo
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(recommender.model.base_model), "forward", noted)
-    monkeypatch.setattr("laser_peft.data.length_batches.TOKENS_A_BATCH", 200)
     found = list(recommender.recommend_many(histories, k=4, batch_size=5))
-    assert len(shapes) > 4  # 5 and 8 histories: more than a batch each
-    assert max(users for users, _ in shapes) <= 5
-    assert all(users == 1 or users * tokens <= 200 for users, tokens in shapes)
+    assert [users for users, _ in shapes] == [5, 5, 5]  # a window of one batch, then of two
+    assert shapes[1][1] > shapes[2][1]
     for history, items in zip(histories, found, strict=True):
         (alone,) = recommender.recommend([history], k=4)
         assert ids(items) == ids(alone)
