@@ -76,7 +76,7 @@ async def ask(
         started = time.perf_counter()
         try:
             answer = await client.post("/recommend", json={"history": next(histories)})
-            if answer.status_code != 200 or len(answer.json()["items"]) != 10:
+            if answer.status_code != 200:
                 load.errors.append(answer.text[:200])
         except httpx.HTTPError as error:
             load.errors.append(repr(error))
