@@ -18,9 +18,11 @@ from .asking import RecommendRequest, as_query, read_request
 from .limits import ServingLimits
 from .metrics import Metrics
 from .refusals import Refused
+from .unread import UnreadResponse
 from .worker import Worker
 
 logger = logging.getLogger(__name__)
+TOO_LARGE = 413
 GONE = 499  # as nginx writes it into its log; nobody reads the answer
 
 
@@ -96,7 +98,8 @@ async def _answered(
         logger.exception("a request failed")
         refused = Refused(500, "failed", "the recommender failed; the server's log says why")
     metrics.refused(refused.kind)
-    return _json(refused.body, refused.status, refused.headers)
+    kind = UnreadResponse if refused.status == TOO_LARGE else JSONResponse
+    return _json(refused.body, refused.status, refused.headers, kind=kind)
 
 
 async def _content(request: Request, worker: Worker, limits: ServingLimits) -> dict[str, Any]:
@@ -111,7 +114,9 @@ async def _content(request: Request, worker: Worker, limits: ServingLimits) -> d
 
 async def _read_body(request: Request, most: int) -> bytes:
     """Reads the body, no further than is allowed."""
-    too_large = Refused(413, "too_large", f"a request may have {most:,} bytes; send fewer items")
+    too_large = Refused(
+        TOO_LARGE, "too_large", f"a request may have {most:,} bytes; send fewer items"
+    )
     if int(request.headers.get("content-length", 0)) > most:
         raise too_large
     body = bytearray()
@@ -146,5 +151,11 @@ def _told(status: str, *, is_well: bool) -> Response:
     return _json({"status": status}, 200 if is_well else 503)
 
 
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(content, status, {"X-Content-Type-Options": "nosniff", **(headers or {})})
+def _json(
+    content: Any,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    kind: type[JSONResponse] = JSONResponse,
+) -> Response:
+    return kind(content, status, {"X-Content-Type-Options": "nosniff", **(headers or {})})

@@ -5,11 +5,12 @@ import json
 
 
 class Client:
-    """Sends bodies in chunks, and may go away; counts how many chunks were taken."""
+    """Sends bodies in chunks, and may go away; counts chunks taken, and those before the answer."""
 
     def __init__(self, app):
         self.app = app
         self.taken = 0
+        self.answered_after = 0
 
     def post(self, body, **options):
         """Returns status, headers and content of ``POST /recommend``."""
@@ -36,6 +37,8 @@ class Client:
             return {"type": "http.disconnect"}
 
         async def send(message):
+            if message.get("body"):
+                self.answered_after = self.taken
             sent.append(message)
 
         scope = {
