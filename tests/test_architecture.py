@@ -14,7 +14,7 @@ FILES = [path for path in ROOT.rglob("*.py") if not path.stem.startswith("__")]
 # One file a command, each named as it is.
 COMMANDS = {
     *("download", "prepare", "train_encoder", "train", "evaluate", "baselines", "compare"),
-    *("recommend", "inspect"),
+    *("recommend", "recommend_many", "serve", "inspect"),
 }
 
 

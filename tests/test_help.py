@@ -9,7 +9,7 @@ from conftest import run_command
 from laser_peft.cli import app
 
 COMMANDS = ["download", "prepare", "train-encoder", "train", "evaluate", "baselines", "compare"]
-COMMANDS += ["inspect"]
+COMMANDS += ["recommend-many", "serve", "inspect"]
 
 
 def docstring_of(command):

@@ -35,6 +35,8 @@ ALLOWED = {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),
         "processes",
     },
+    "batch": {"data", "recommender", "runs"},
+    "serving": {"data", "recommender"},
     "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": {"processes"},
@@ -52,6 +54,7 @@ ALLOWED = {
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
         *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection", "processes"),
+        *("batch", "serving"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

@@ -1,28 +1,32 @@
-"""Speed and memory of recommending for many users in one call, and the time of a single user.
+"""Speed and memory of ``laser-peft recommend-many``, and the time of a single user.
 
-    python examples/benchmarks/recommend_many.py RUN/recommender --histories 10000
+    python examples/benchmarks/recommend_many.py RUN/recommender --histories 10000 100000
 
 Histories are drawn from the recommender's catalogue, their lengths as in Amazon Beauty (5 items or
-more, 9 on average), one by one as ``recommend_many`` asks for them: whatever grows with their
-number is the recommender's. The peak is the largest resident memory of the process so far, as the
-system counts it; what it grows by after loading is said after the first thousand and at the end.
+more, 9 on average), and written as Parquet; the command then runs in a process of its own for each
+number of them, and says how fast it was and the most memory that it has held, as the system counts
+it: whatever grows with the number is the command's.
 """
 
 import argparse
-import resource
+import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
-import psutil
+import polars as pl
 from interleaved import start
 
 from laser_peft.recommender import LaserRecommender
 
-FIRST = 1000  # histories until memory is looked at
+ROWS_A_FILE = 100_000
+TOLD = re.compile(r"([\d,]+) histories in ([\d.]+) s, ([\d.]+) a second; peak memory (\d+) MiB")
 
 
 def draw_histories(item_ids: Sequence[str], random: np.random.Generator) -> Iterator[list[str]]:
@@ -33,16 +37,14 @@ def draw_histories(item_ids: Sequence[str], random: np.random.Generator) -> Iter
         yield [item_ids[row] for row in rows]
 
 
-def peak_mebibytes() -> float:
-    """Returns the largest resident memory of this process so far."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def memory(since: float) -> str:
-    """Says the peak, how much it grew since another one, and what is resident now, in MiB."""
-    peak, now = peak_mebibytes(), psutil.Process().memory_info().rss / 2**20
-    return f"peak {peak:.0f} MiB (+{peak - since:.0f} since loading), now {now:.0f} MiB"
+def write_histories(folder: Path, histories: Iterator[list[str]], count: int) -> None:
+    """Writes so many histories as Parquet parts."""
+    folder.mkdir()
+    for first in range(0, count, ROWS_A_FILE):
+        listed = list(islice(histories, min(ROWS_A_FILE, count - first)))
+        users = range(first, first + len(listed))
+        frame = pl.DataFrame({"user_id": users, "history": listed})
+        frame.write_parquet(folder / f"part-{first:09d}.parquet")
 
 
 def one_by_one(
@@ -57,48 +59,57 @@ def one_by_one(
     return took
 
 
-def all_in_one_call(
-    recommender: LaserRecommender, histories: Iterator[list[str]], count: int, batch_size: int
-) -> None:
-    """Streams the histories through one call and prints speed and memory."""
-    since, started = peak_mebibytes(), time.perf_counter()
-    many = recommender.recommend_many(islice(histories, count), batch_size=batch_size)
-    for done, _ in enumerate(many, 1):
-        if done in (FIRST, count):
-            seconds = time.perf_counter() - started
-            print(
-                f"{done} histories: {seconds:.1f} s, {done / seconds:.1f} a second; "
-                f"{memory(since)}",
-                flush=True,
-            )
+def run_command(recommender: str, folder: Path, output: Path, more: Sequence[str]) -> str:
+    """Runs the command; returns a row of the table.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    command = [sys.executable, "-m", "laser_peft", "recommend-many", recommender]
+    command += ["--histories", str(folder), "--output", str(output), *more]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    took, told = time.perf_counter() - started, TOLD.search(done.stdout)
+    if done.returncode or told is None:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    count, seconds, speed, peak = told.groups()
+    return f"| {count} | {seconds} | {took:.1f} | {speed} | {peak} MiB |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recommender", help="folder or Hub id")
-    parser.add_argument("--histories", type=int, default=10_000)
+    parser.add_argument("--histories", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--llm", help="folder or Hub id of the language model, if it has moved")
+    parser.add_argument("--dtype", help="precision of the language model")
     parser.add_argument("--batch-size", type=int, default=32, help="users at a time")
     parser.add_argument("--repeats", type=int, default=20, help="calls for a single user")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     start(arguments)
-    started = time.perf_counter()
-    recommender = LaserRecommender.from_pretrained(arguments.recommender)
-    print(
-        f"loaded {len(recommender.catalogue)} items in {time.perf_counter() - started:.1f} s; "
-        f"peak {peak_mebibytes():.0f} MiB"
+    recommender = LaserRecommender.from_pretrained(
+        arguments.recommender, llm=arguments.llm, dtype=arguments.dtype
     )
     random = np.random.default_rng(arguments.seed)
     histories = draw_histories(recommender.catalogue.item_ids, random)
     took = one_by_one(recommender, histories, arguments.repeats)
     print(
-        f"one new history, {len(took)} calls: median {statistics.median(took):.0f} ms "
-        f"({min(took):.0f} to {max(took):.0f})",
+        f"{len(recommender.catalogue)} items; one new history, {len(took)} calls: "
+        f"median {statistics.median(took):.1f} ms ({min(took):.1f} to {max(took):.1f})\n\n"
+        "| histories | s | s, with loading and checks | histories a second | peak memory |\n"
+        "|---|---|---|---|---|",
         flush=True,
     )
-    all_in_one_call(recommender, histories, arguments.histories, arguments.batch_size)
+    options = {name: getattr(arguments, name) for name in ("llm", "dtype", "batch_size")}
+    more = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value]
+    with tempfile.TemporaryDirectory() as scratch:
+        for count in arguments.histories:
+            folder = Path(scratch) / f"histories-{count}"
+            write_histories(folder, histories, count)
+            output = Path(scratch) / f"output-{count}"
+            print(run_command(arguments.recommender, folder, output, more), flush=True)
 
 
 if __name__ == "__main__":

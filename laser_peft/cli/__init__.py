@@ -9,6 +9,8 @@ from . import evaluate  # isort: skip
 from . import baselines  # isort: skip
 from . import compare  # isort: skip
 from . import recommend  # isort: skip
+from . import recommend_many  # isort: skip
+from . import serve  # isort: skip
 from . import inspect  # isort: skip
 from .base import app
 
@@ -21,6 +23,8 @@ __all__ = [
     "inspect",
     "prepare",
     "recommend",
+    "recommend_many",
+    "serve",
     "train",
     "train_encoder",
 ]

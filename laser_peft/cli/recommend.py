@@ -1,40 +1,34 @@
 """``laser-peft recommend``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from .asking import Allow, Count, Deny, ExcludeSeen, Recommender, read_ids
 from .base import app, console, says_what_is_wrong
 
 
 @app.command()
 @says_what_is_wrong
 def recommend(
-    recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
+    recommender: Recommender,
     history: Annotated[
         list[str] | None, typer.Argument(help="Item ids, oldest first; none for a new user.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many items.")] = 10,
-    exclude_seen: Annotated[bool, typer.Option(help="Leave out items of the history.")] = True,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(help="Recommend only these: an item id, or @FILE with an id a line. Repeat."),
-    ] = None,
-    deny: Annotated[
-        list[str] | None,
-        typer.Option(help="Never recommend these: an item id, or @FILE with an id a line. Repeat."),
-    ] = None,
+    k: Count = 10,
+    exclude_seen: ExcludeSeen = True,
+    allow: Allow = None,
+    deny: Deny = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recommend what may come next after a history of item ids."""
     from laser_peft.recommender import LaserRecommender
 
     # Files are read before a language model is.
-    allowed, denied = _ids(allow), _ids(deny)
+    allowed, denied = read_ids(allow), read_ids(deny)
     loaded = LaserRecommender.from_pretrained(recommender)
     found = loaded.recommend(
         history or [], k, exclude_seen=exclude_seen, allow=allowed, deny=denied
@@ -47,28 +41,3 @@ def recommend(
         # As Text: square brackets in a title are no markup.
         table.add_row(str(place), Text(item.item_id), Text(item.title), f"{item.score:.3f}")
     console.print(table)
-
-
-def _ids(values: list[str] | None) -> list[str] | None:
-    """Returns the ids that are named, and those in the files that are; None if none is named.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a file is not text.
-    """
-    if not values:
-        return None
-    ids: list[str] = []
-    for value in values:
-        ids += _lines(Path(value[1:])) if value.startswith("@") else [value]
-    return ids
-
-
-def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"no such file: {file}; @FILE names a text file with an id a line")
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8: {error}") from error
-    return [line.removesuffix("\r") for line in lines if line.strip()]

@@ -123,6 +123,9 @@ class Catalogue:
     def __len__(self) -> int:
         return self.frame.height
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._dense_ids
+
     @cached_property
     def item_ids(self) -> list[str]:
         """Item ids in the order of their dense ids."""

@@ -32,6 +32,7 @@ from .requests import (
     dense_history,
     dense_pairs,
     listed,
+    windows_of,
 )
 from .session import Session
 from .users import score_candidates, similar, user_vectors
@@ -110,7 +111,7 @@ class LaserRecommender:
         cls,
         path: str | Path,
         *,
-        llm: PreTrainedModel | None = None,
+        llm: PreTrainedModel | str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         dtype: str | torch.dtype | None = None,
@@ -120,8 +121,8 @@ class LaserRecommender:
 
         Args:
             path: folder or Hub id.
-            llm: the base language model, if it is loaded already. None: it is loaded from where
-                the adapter says it was trained on.
+            llm: the base language model, if it is loaded already; or a folder or Hub id to load it
+                from. None: from where the adapter says it was trained on.
             revision: branch, tag or commit of a Hub id.
             token: for private repositories of the Hub.
             dtype: precision of the language model. None: the one it was trained with.
@@ -264,7 +265,10 @@ class LaserRecommender:
         deny: Iterable[str] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[list[Recommendation]]:
-        """Recommends for many users, as they come: no more than a batch is held.
+        """Recommends for many users, as they come: no more than 32 batches are held.
+
+        The first batch is answered when it is there; then histories are held back, each time twice
+        as many, to read those of like length together.
 
         Args:
             histories: one history a user; may be endless.
@@ -283,11 +287,12 @@ class LaserRecommender:
         """
         check_at_least_one(batch_size=batch_size)
         shelf = self.shelf(k, allow=allow, deny=deny)
-        batches = dense_histories(self.catalogue, histories, batch_size)
+        windows = dense_histories(self.catalogue, windows_of(histories, batch_size))
         return (
             found
-            for batch in batches
-            for found in self.best(self._users(batch), shelf, k, batch if exclude_seen else None)
+            for window in windows
+            for batch, users in self._read_in_batches(window, batch_size)
+            for found in self.best(users, shelf, k, batch if exclude_seen else None)
         )
 
     def session(self, history: Iterable[str] = ()) -> Session:
@@ -330,7 +335,7 @@ class LaserRecommender:
             scores
             for batch in batches_of(pairs, batch_size)
             for scores in score_candidates(
-                self._users([history for history, _ in batch]), vectors, [ids for _, ids in batch]
+                self.read([history for history, _ in batch]), vectors, [ids for _, ids in batch]
             )
         ]
         return scored if many else scored[0]
@@ -401,7 +406,8 @@ class LaserRecommender:
 
     def index_recall(self, histories: Histories, k: int = 10) -> float:
         """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one."""
-        users = [self._users(batch) for batch in dense_histories(self.catalogue, histories, 32)]
+        windows = dense_histories(self.catalogue, batches_of(histories, BATCH_SIZE))
+        users = [self.read(window) for window in windows]
         return recall_of(self.shelf(k), torch.cat(users), k)
 
     def remove_items(self, item_ids: Iterable[str]) -> None:
@@ -437,8 +443,20 @@ class LaserRecommender:
             self._index.add(grown)
         self.catalogue, self.prompts = catalogue, prompts
 
-    def _users(self, histories: Sequence[Any]) -> torch.Tensor:
-        return user_vectors(self.model, self.prompts, histories, max_items=self.config.max_items)
+    def read(
+        self, histories: Sequence[np.ndarray], *, batch_size: int = BATCH_SIZE
+    ) -> torch.Tensor:
+        """Gives ``(B, R)`` user vectors of histories of dense ids; see :func:`user_vectors`."""
+        max_items = self.config.max_items
+        return user_vectors(
+            self.model, self.prompts, histories, max_items=max_items, batch_size=batch_size
+        )
+
+    def _read_in_batches(
+        self, window: list[np.ndarray], batch_size: int
+    ) -> Iterator[tuple[list[np.ndarray], torch.Tensor]]:
+        users = self.read(window, batch_size=batch_size)
+        return zip(batches_of(window, batch_size), users.split(batch_size), strict=True)
 
     def shelf(
         self, k: int, *, allow: Iterable[str] | None = None, deny: Iterable[str] | None = None

@@ -8,6 +8,8 @@ import numpy as np
 
 from laser_peft.data import Catalogue
 
+WINDOW = 32  # batches of histories that are held at most, to read those of like length together
+
 
 def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
     """Returns histories as a list, and whether they are several lists of ids or one.
@@ -38,22 +40,24 @@ def dense_history(catalogue: Catalogue, history: Iterable[str]) -> np.ndarray:
 
 
 def dense_histories(
-    catalogue: Catalogue, histories: Iterable[Iterable[str]], size: int
+    catalogue: Catalogue, windows: Iterable[Sequence[Iterable[str]]]
 ) -> Iterator[list[np.ndarray]]:
-    """Yields the dense ids of histories, ``size`` of them at a time.
+    """Yields the dense ids of histories, window by window.
 
     Raises:
-        ValueError: that says which history it is of, from 0.
+        ValueError: that says which history it is of, from 0 in the first window.
     """
-    for number, batch in enumerate(batches_of(histories, size)):
-        batch = [one if isinstance(one, str) else list(one) for one in batch]
+    first = 0
+    for window in windows:
+        window = [one if isinstance(one, str) else list(one) for one in window]
         try:
             # All at once: a look into the catalogue costs more than an id does.
-            dense = dense_history(catalogue, chain.from_iterable(map(_refuse_text, batch)))
+            dense = dense_history(catalogue, chain.from_iterable(map(_refuse_text, window)))
         except ValueError:
-            _refuse_one(catalogue, batch, first=number * size)
+            _refuse_one(catalogue, window, first)
             raise
-        yield np.split(dense, np.cumsum([len(one) for one in batch])[:-1])
+        yield np.split(dense, np.cumsum([len(one) for one in window])[:-1])
+        first += len(window)
 
 
 def _refuse_one(catalogue: Catalogue, batch: Sequence[Iterable[str]], first: int) -> None:
@@ -90,7 +94,7 @@ def dense_pairs(
 
 
 def _all_dense(catalogue: Catalogue, histories: Sequence[Iterable[str]]) -> list[np.ndarray]:
-    return list(chain.from_iterable(dense_histories(catalogue, histories, len(histories) or 1)))
+    return list(chain.from_iterable(dense_histories(catalogue, [histories] if histories else [])))
 
 
 def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -98,6 +102,17 @@ def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     values = iter(values)
     while batch := list(islice(values, size)):
         yield batch
+
+
+def windows_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yields lists of values that grow: ``size``, then twice that, up to ``WINDOW`` times.
+
+    The first comes soon; later ones are long enough to choose batches from.
+    """
+    values, most = iter(values), WINDOW * size
+    while window := list(islice(values, size)):
+        yield window
+        size = min(2 * size, most)
 
 
 def allowed_items(

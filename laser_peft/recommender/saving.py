@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
 
 def load(
     path: str | Path,
-    llm: PreTrainedModel | None,
+    llm: PreTrainedModel | str | None,
     revision: str | None,
     token: str | bool | None,
     *,
@@ -52,7 +52,7 @@ def load(
     device_map: Any,
 ) -> Loaded:
     """Loads what a recommender is made of; see :meth:`LaserRecommender.from_pretrained`."""
-    if llm is not None and (dtype is not None or device_map is not None):
+    if isinstance(llm, PreTrainedModel) and (dtype is not None or device_map is not None):
         raise ValueError(
             "dtype and device_map say how the language model is loaded, and llm is loaded already; "
             "leave them out"
@@ -60,6 +60,8 @@ def load(
     folder = files.local_folder(path, revision, token)
     config = RecommenderConfig.from_dict(files.read_json(folder / files.CONFIG_FILE, {}))
     adapter = PeftConfig.from_pretrained(str(folder))
+    if isinstance(llm, str):
+        adapter.base_model_name_or_path, adapter.revision, llm = llm, None, None
     if llm is None:
         options = {"dtype": dtype or config.dtype, "token": token}
         if device_map is not None:

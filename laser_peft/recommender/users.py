@@ -4,6 +4,7 @@ Axes: B users in a batch, N items in the catalogue, R recommendation width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,29 +18,43 @@ from laser_peft.evaluation import DotProducts
 from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
+from .requests import batches_of
 
 ROWS_AT_A_TIME = 2**16  # of vectors that are brought to length one
 
 
 @torch.inference_mode()
 def user_vectors(
-    model: PeftModel, prompts: PromptBuilder, histories: Sequence[np.ndarray], *, max_items: int
+    model: PeftModel,
+    prompts: PromptBuilder,
+    histories: Sequence[np.ndarray],
+    *,
+    max_items: int,
+    batch_size: int,
 ) -> Tensor:
-    """Reads a batch of users, with dropout switched off.
+    """Reads users, those with prompts of like length together, with dropout switched off.
+
+    What is padded to the longest of a batch is padded less so.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
         prompts: says histories in tokens.
-        histories: for each user dense ids, oldest first; may be empty.
+        histories: for each user dense ids, oldest first; may be empty. At least one user.
         max_items: how many of the newest the collaborative encoder reads.
+        batch_size: users at a time.
 
     Returns:
         ``(B, R)`` float, whose dot products with item vectors are the scores.
     """
-    batch = PaddingCollator()(
-        [{"input_ids": prompts(history), "history": history[-max_items:]} for history in histories]
-    )
-    return _read(model, batch)
+    examples: list[dict[str, Any]] = [
+        {"input_ids": prompts(history), "history": history[-max_items:]} for history in histories
+    ]
+    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
+    read = [
+        _read(model, PaddingCollator()([examples[row] for row in rows]))
+        for rows in batches_of(order, batch_size)
+    ]
+    return torch.cat(read)[torch.tensor(order, device=read[0].device).argsort()]
 
 
 @torch.inference_mode()

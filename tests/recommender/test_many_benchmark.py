@@ -18,26 +18,30 @@ def _scripts(monkeypatch):
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    module = importlib.import_module("recommend_many")
-    monkeypatch.setattr(module, "FIRST", 11)
-    return module
+def benchmark():
+    return importlib.import_module("recommend_many")
 
 
-def test_it_says_speed_and_memory_early_and_at_the_end_and_the_time_of_one(
-    benchmark, trained, capsys
-):
+@pytest.mark.slow
+def test_it_says_speed_and_memory_for_each_number_of_histories(benchmark, trained, capsys):
     folder = str(trained[0] / "recommender")
-    benchmark.main([folder, "--histories", "17", "--batch-size", "5", "--repeats", "3"])
+    benchmark.main([folder, "--histories", "17", "29", "--batch-size", "5", "--repeats", "3"])
     printed = capsys.readouterr().out
-    assert "loaded 23 items in " in printed
-    assert re.search(r"^one new history, 3 calls: median \d+ ms \(\d+ to \d+\)$", printed, re.M)
-    assert re.findall(
-        r"^(\d+) histories: [\d.]+ s, [\d.]+ a second; "
-        r"peak \d+ MiB \(\+\d+ since loading\), now \d+ MiB$",
-        printed,
-        re.MULTILINE,
-    ) == ["11", "17"]
+    told = r"^23 items; one new history, 3 calls: median [\d.]+ ms \([\d.]+ to [\d.]+\)$"
+    assert re.search(told, printed, re.MULTILINE)
+    rows = r"^\| (\d+) \| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ MiB \|$"
+    assert re.findall(rows, printed, re.MULTILINE) == ["17", "29"]
+
+
+@pytest.mark.slow
+def test_a_server_under_load_answers_all_and_refuses_what_it_must(trained, capsys):
+    serving = importlib.import_module("serving")
+    serving.main([str(trained[0] / "recommender"), "--seconds", "1", "--clients", "1", "3"])
+    printed = capsys.readouterr()
+    rows = (
+        r"^\| (\d) \| [1-9]\d* \| [\d.]+ \| \d+ ms \| \d+ ms \| [1-9]\d* \| 0 \| \d+ to \d+ MiB \|$"
+    )
+    assert re.findall(rows, printed.out, re.MULTILINE) == ["1", "3"], printed
 
 
 def test_its_histories_hold_different_items_and_are_drawn_as_they_are_asked_for(benchmark):

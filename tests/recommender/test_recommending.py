@@ -88,7 +88,7 @@ def test_a_new_user_gets_what_the_prompt_without_items_gives(source, request):
         assert item.score == pytest.approx(logits[row].item(), abs=1e-4)
 
 
-def test_histories_are_taken_as_they_come_and_no_further_than_a_batch(recommender):
+def test_histories_are_taken_as_they_come_a_batch_first_then_twice_as_many(recommender):
     taken = []
 
     def endless():
@@ -98,10 +98,31 @@ def test_histories_are_taken_as_they_come_and_no_further_than_a_batch(recommende
 
     found = recommender.recommend_many(endless(), k=2, batch_size=5)
     assert taken == []
-    first = list(itertools.islice(found, 7))
-    assert len(taken) == 10
+    first = list(itertools.islice(found, 5))
+    assert len(taken) == 5
+    first += itertools.islice(found, 2)
+    assert len(taken) == 5 + 10
     expected = recommender.recommend([[f"i{number}"] for number in range(7)], k=2)
     assert [ids(items) for items in first] == [ids(items) for items in expected]
+
+
+def test_those_with_prompts_of_like_length_are_read_together(recommender, monkeypatch):
+    histories = [[f"i{n}" for n in range(1 + number % 7)] for number in range(15)]
+    shapes = []
+    forward = type(recommender.model.base_model).forward
+
+    def noted(self, *args, **kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(recommender.model.base_model), "forward", noted)
+    found = list(recommender.recommend_many(histories, k=4, batch_size=5))
+    assert [users for users, _ in shapes] == [5, 5, 5]  # a window of one batch, then of two
+    assert shapes[1][1] > shapes[2][1]
+    for history, items in zip(histories, found, strict=True):
+        (alone,) = recommender.recommend([history], k=4)
+        assert ids(items) == ids(alone)
+        assert [i.score for i in items] == pytest.approx([i.score for i in alone], abs=1e-4)
 
 
 def test_only_what_is_allowed_and_not_denied_is_recommended(recommender):

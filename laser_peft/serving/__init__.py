@@ -1,0 +1,36 @@
+"""Recommendations over HTTP: requests that wait together are computed together."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from laser_peft.recommender import LaserRecommender
+
+from .limits import ServingLimits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["ServingLimits", "create_app"]
+
+
+def create_app(
+    recommender: LaserRecommender | Callable[[], LaserRecommender],
+    limits: ServingLimits | None = None,
+) -> "FastAPI":
+    """Makes a FastAPI application; ``docs/serving.md`` has its endpoints.
+
+    Args:
+        recommender: what recommends, which nothing else may use meanwhile; or what loads it, when
+            the application starts, which then answers but is not ready yet.
+        limits: None: the defaults.
+
+    Raises:
+        ImportError: if the packages of the extra ``serve`` are not installed.
+    """
+    try:
+        from .app import build
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"serving needs the package {error.name!r}: pip install 'laser-peft[serve]'"
+        ) from error
+    return build(recommender, limits or ServingLimits())
