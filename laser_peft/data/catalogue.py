@@ -17,6 +17,7 @@ from .sources import Source
 from .tables import name_of, read_parts
 
 TITLE = "title"
+MOST_PIECES = 8  # of a table that items are added to
 # What str.split() takes for space; \s leaves four control characters out.
 SPACE = r"[\s\x1c-\x1f]+"
 
@@ -75,7 +76,7 @@ class Catalogue:
             frames.append(frame.drop(_unsayable(frame)))
         _warn_left_out(list(nested), stacklevel=3)
         try:
-            return cls(pl.concat(frames, how="diagonal_relaxed"))
+            return cls(pl.concat(frames, how="diagonal_relaxed").rechunk())
         except pl.exceptions.PolarsError as error:
             raise ValueError(
                 f"the parts of {name_of(source)} hold a column in ways that do not go together: "
@@ -116,7 +117,9 @@ class Catalogue:
                 first, second = _of_one_type(own[name], others[name])
                 own, others = own.with_columns(first), others.with_columns(second)
         both = Catalogue.__new__(Catalogue)  # each has been checked, and now against the other
-        both.frame = pl.concat([own, others], how="diagonal")
+        frame = pl.concat([own, others], how="diagonal")
+        # Rows are looked up slowly where a table lies in many pieces.
+        both.frame = frame.rechunk() if frame.n_chunks() > MOST_PIECES else frame
         both._index = self._index.extended(ids, both.frame[ITEM])
         return both
 

@@ -62,6 +62,16 @@ def test_what_is_no_text_is_not_in_the_catalogue():
     assert catalogue.dense_ids([]) == []
 
 
+def test_a_catalogue_that_grows_often_lies_in_few_pieces(catalogue):
+    grown = catalogue
+    for number in range(20):
+        more = Catalogue(catalogue.frame[:1].with_columns(item_id=pl.lit(f"n{number}")))
+        grown = grown.extended(more)
+    assert grown.frame.n_chunks() <= 8
+    assert grown.names([24, 43])[0] == ["n0", "n19"]
+    assert grown.dense_ids(["n19", "i0"]) == [43, 1]
+
+
 def test_names_of_some_items_are_those_of_all(catalogue):
     wanted = [5, 1, 5, len(catalogue)]
     ids, titles = catalogue.names(wanted)
