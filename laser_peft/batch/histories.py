@@ -119,7 +119,9 @@ class HistoryTable:
             if missing.any():
                 self._refuse_null(frame, missing, start)
             listed = frame[HISTORY].filter(frame[HISTORY].list.len() > 0).explode().unique()
-            found = {item for item in listed if item is None or item not in catalogue}
+            found: set[str | None] = set(catalogue.not_among(listed.drop_nulls()))
+            if listed.has_nulls():
+                found.add(None)
             if found and when == "error":
                 self._refuse_unknown(frame, found, start, len(catalogue))
             unknown |= found

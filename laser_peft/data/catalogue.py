@@ -126,9 +126,6 @@ class Catalogue:
     def __len__(self) -> int:
         return self.frame.height
 
-    def __contains__(self, item_id: object) -> bool:
-        return item_id in self._dense_ids
-
     @cached_property
     def item_ids(self) -> list[str]:
         """Item ids in the order of their dense ids."""
@@ -145,6 +142,10 @@ class Catalogue:
     def among(self, item_ids: pl.Series) -> list[str]:
         """Returns those of the given ids that are in the catalogue."""
         return item_ids.filter(self._index.rows(item_ids) >= 0).to_list()
+
+    def not_among(self, item_ids: pl.Series) -> list[str]:
+        """Returns those of the given ids that are not in the catalogue."""
+        return item_ids.filter(self._index.rows(item_ids) < 0).to_list()
 
     def names(self, dense_ids: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
         """Returns ids and titles of given items only, as :attr:`item_ids` and :attr:`titles`."""

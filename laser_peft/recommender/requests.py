@@ -48,8 +48,8 @@ def dense_histories(
         ValueError: that says which history it is of, from 0 in the first window.
     """
     first = 0
-    for window in windows:
-        window = [one if isinstance(one, str) else list(one) for one in window]
+    for asked in windows:
+        window = [one if isinstance(one, str) else list(one) for one in asked]
         try:
             # All at once: a look into the catalogue costs more than an id does.
             dense = dense_history(catalogue, chain.from_iterable(map(_refuse_text, window)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from laser_peft.data import Catalogue
@@ -69,7 +70,7 @@ def as_query(asked: RecommendRequest, catalogue: Catalogue) -> Query:
 
 
 def _dense(catalogue: Catalogue, name: str, ids: Sequence[str]) -> list[int]:
-    unknown = [item for item in ids if item not in catalogue]
+    unknown = catalogue.not_among(pl.Series(ids, dtype=pl.String))
     if unknown:
         raise Refused(
             422,
