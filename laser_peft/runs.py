@@ -59,12 +59,21 @@ def check_output(output: Path, *, resume: bool) -> None:
         check_new(output, advice="it holds no run to resume (no run.json); choose another folder")
 
 
-def save_whole(saved: Savable, folder: Path) -> None:
-    """Saves beside the folder first: one with this name is always whole."""
+@contextmanager
+def new_whole(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write into beside the named one: one with this name is always whole."""
+    folder = folder.resolve()
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    saved.save_pretrained(unfinished)
+    unfinished.mkdir(parents=True)
+    yield unfinished
     os.replace(unfinished, folder)
+
+
+def save_whole(saved: Savable, folder: Path) -> None:
+    """Saves beside the folder first: one with this name is always whole."""
+    with new_whole(folder) as unfinished:
+        saved.save_pretrained(unfinished)
 
 
 def check_same(output: Path, run: Any, data: dict[str, Any]) -> None:

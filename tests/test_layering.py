@@ -11,6 +11,7 @@ ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
     "losses": {"catalogue_softmax"},
+    "checksums": {"runs"},
     "masking": set(),
     "numbering": set(),
     "data": set(),
@@ -23,7 +24,7 @@ ALLOWED = {
     },
     "recommender": {
         *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
-        "eval_mode",
+        *("eval_mode", "checksums"),
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},

@@ -154,7 +154,7 @@ def test_damaged_seconds_are_named(tmp_path):
 def test_what_was_half_saved_is_saved_anew(tmp_path):
     class Saved:
         def save_pretrained(self, folder):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             (folder / "new").touch()
 
     (tmp_path / "sasrec.unfinished").mkdir()

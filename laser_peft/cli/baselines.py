@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
-from laser_peft.runs import check_new, write_json
+from laser_peft.runs import check_new, new_whole, write_json
 
 from .base import (
     Items,
@@ -55,14 +55,15 @@ def baselines(
     print_report(experiment.report, experiment.data)
     judge = experiment.judge
     evaluations, seconds = [], {}
-    started = time.monotonic()
-    for evaluation in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
-        evaluation.save(output / evaluation.name)
-        evaluations.append(evaluation)
-        seconds[evaluation.name] = round(time.monotonic() - started, 1)
+    with new_whole(output) as folder:
         started = time.monotonic()
-    told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
-    write_json(output / "run.json", told)
+        for tested in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
+            tested.save(folder / tested.name)
+            evaluations.append(tested)
+            seconds[tested.name] = round(time.monotonic() - started, 1)
+            started = time.monotonic()
+        told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
+        write_json(folder / "run.json", told)
     print_evaluations(evaluations)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"Time: {times}. Saved: {output}", soft_wrap=True)

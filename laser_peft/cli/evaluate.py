@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
-from laser_peft.runs import check_new
+from laser_peft.runs import check_new, new_whole
 
 from .base import (
     app,
@@ -52,8 +52,9 @@ def evaluate(
     print_report(experiment.report, experiment.data)
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)
     if output is not None:
-        for evaluation in evaluations:
-            evaluation.save(output / evaluation.name)
+        with new_whole(output) as folder:
+            for evaluation in evaluations:
+                evaluation.save(folder / evaluation.name)
     print_evaluations(evaluations)
     print_differences(compare(*evaluations))
     said = "Not saved: --output keeps every user's ranks" if output is None else f"Saved: {output}"

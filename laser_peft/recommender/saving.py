@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from peft import PeftConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
 from laser_peft.data import Catalogue
 from laser_peft.item_texts import Whitening
 from laser_peft.runs import write_json
+from laser_peft.tuner.file_check import check_file
 
 from . import files
-from .card import is_ours, write_card
+from .card import RunFacts, is_ours, write_card
 from .config import RecommenderConfig
+from .untrusted import load_tokenizer, read_adapter_config, read_json
 
 if TYPE_CHECKING:
     from .recommender import LaserRecommender
@@ -36,7 +38,7 @@ class Loaded(NamedTuple):
     catalogue: Catalogue
     config: RecommenderConfig
     whitening: Whitening | None
-    facts: dict[str, Any] | None
+    facts: RunFacts | None
     removed: list[str]
 
 
@@ -56,27 +58,32 @@ def load(
             "leave them out"
         )
     folder = files.local_folder(path, revision, token)
-    config = RecommenderConfig.from_dict(files.read_json(folder / files.CONFIG_FILE, {}))
-    adapter = PeftConfig.from_pretrained(str(folder))
+    config = _read_config(folder / files.CONFIG_FILE)
+    adapter = read_adapter_config(folder / files.ADAPTER_CONFIG_FILE)
+    catalogue = Catalogue.load(folder / files.CATALOGUE_FILE)
+    whitening = files.load_whitening(folder)
+    facts = RunFacts.of(read_json(folder / files.FACTS_FILE, None, dict))
+    removed = read_json(folder / files.REMOVED_FILE, [], list)
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(
+        folder if has_tokenizer else adapter.base_model_name_or_path or "", token
+    )
     if llm is None:
         options = {"dtype": dtype or config.dtype, "token": token}
         if device_map is not None:
             options["device_map"] = device_map
         llm = files.load_llm(adapter, **options)
+    check_file(folder / files.ADAPTER_FILE, adapter, llm)
+    # Last: a model that was passed must not be left with an adapter of which the rest is damaged.
     model = PeftModel.from_pretrained(llm, str(folder))
-    has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder if has_tokenizer else adapter.base_model_name_or_path, token=token
-    )
-    return Loaded(
-        model,
-        tokenizer,
-        Catalogue.load(folder / files.CATALOGUE_FILE),
-        config,
-        files.load_whitening(folder),
-        files.read_json(folder / files.FACTS_FILE, None),
-        files.read_json(folder / files.REMOVED_FILE, []),
-    )
+    return Loaded(model, tokenizer, catalogue, config, whitening, facts, removed)
+
+
+def _read_config(path: Path) -> RecommenderConfig:
+    try:
+        return RecommenderConfig.from_dict(read_json(path, {}, dict))
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def save(recommender: "LaserRecommender", folder: Path, repository: str | None = None) -> None:
