@@ -41,7 +41,6 @@ from laser_peft.runs import (
     adds_seconds,
     check_output,
     check_same,
-    last_checkpoint,
     save_whole,
     seconds_of,
     start_or_check,
@@ -50,6 +49,7 @@ from laser_peft.runs import (
 from laser_peft.training import (
     LaserSettings,
     SASRecSettings,
+    last_checkpoint,
     train_in_phases,
     train_sasrec,
     twin_settings,

@@ -163,24 +163,6 @@ def seconds_of(output: Path) -> dict[str, float]:
     return _read_json(file, "delete it; its times are lost") if file.is_file() else {}
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """Returns the newest whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-    found = folder.glob("checkpoint-*/trainer_state.json")
-    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file for file in found}
-    for step in sorted(by_step, reverse=True):
-        if _is_json(by_step[step]):
-            return str(by_step[step].parent)
-    return None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return True
-
-
 def _read_json(file: Path, advice: str) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(file.read_bytes())

@@ -6,13 +6,14 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"eval_mode", "losses", "masking", "numbering"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering", "out_of_memory"}
 ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
     "losses": {"catalogue_softmax"},
     "checksums": {"runs"},
     "masking": set(),
+    "out_of_memory": set(),
     "numbering": set(),
     "data": set(),
     "evaluation": set(),
@@ -20,11 +21,11 @@ ALLOWED = {
     "tuner": LEAVES,
     "training": {
         *(LEAVES | {"data", "collaborative", "tuner", "evaluation"}),
-        *("item_encoding", "runs"),
+        *("item_encoding", "runs", "checksums"),
     },
     "recommender": {
         *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
-        *("eval_mode", "checksums"),
+        *("eval_mode", "checksums", "out_of_memory"),
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},

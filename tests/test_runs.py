@@ -11,12 +11,12 @@ from laser_peft.runs import (
     adds_seconds,
     check_new,
     check_output,
-    last_checkpoint,
     save_whole,
     seconds_of,
     start_or_check,
     write_json,
 )
+from laser_peft.training import last_checkpoint
 
 DATA = {"users": 5, "items": 7, "interactions": 31, "sha256": "ab"}
 RUN = EncoderRun(interactions=LogSource("log.csv"), items="items.csv")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
-USER_ERRORS = (ValueError, OSError, ImportError)
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError)
 
 
 @contextmanager

@@ -208,12 +208,30 @@ def test_code_that_a_folder_brings_along_is_not_run(saved, lm_folder, tmp_path_f
     change(saved, "adapter_config.json", base_model_name_or_path=str(lm))
     with pytest.raises(ValueError, match="trust_remote_code"):
         LaserRecommender.from_pretrained(saved)
-    (saved / "evil.py").write_text(boom)
-    path = saved / "tokenizer_config.json"
+
+
+def test_a_tokenizer_class_of_its_own_is_not_run(saved, llm):
+    (saved / "evil.py").write_text("raise AssertionError('remote code was run')")
+    path = unchecked(saved) / "tokenizer_config.json"
     told = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}}
     path.write_text(json.dumps(told))
-    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
-    try:
-        LaserRecommender.from_pretrained(saved, llm=llm)
-    except ValueError as error:
-        assert "remote code was run" not in str(error)
+    LaserRecommender.from_pretrained(saved, llm=llm)
+
+
+def test_a_tokenizer_of_another_language_model_is_named(saved, lm_folder):
+    lm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    lm.resize_token_embeddings(97)
+    recommender = LaserRecommender.from_pretrained(saved, llm=lm)
+    with pytest.raises(ValueError, match="has the token .* and the language model knows 97"):
+        recommender.recommend(["i1"])
+
+
+def test_too_little_memory_says_what_to_lower(saved, llm, monkeypatch):
+    recommender = LaserRecommender.from_pretrained(saved, llm=llm)
+
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("laser_peft.tuner.model.BiTuningModel.forward", too_large)
+    with pytest.raises(MemoryError, match="not enough memory for reading .*: lower batch_size"):
+        recommender.recommend(["i1"])
