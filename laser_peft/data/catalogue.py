@@ -144,10 +144,14 @@ class Catalogue:
         """Returns the dense ids, ``1..N``, of the given items.
 
         Raises:
+            TypeError: if an id can be none, as a list.
             ValueError: if an item is not in the catalogue.
         """
         item_ids = list(item_ids)
-        unknown = [item_id for item_id in item_ids if item_id not in self._dense_ids]
+        try:
+            unknown = [item_id for item_id in item_ids if item_id not in self._dense_ids]
+        except TypeError as error:
+            raise TypeError(f"item ids are texts, and one is none: {error}") from error
         self._refuse(unknown, len(item_ids))
         return [self._dense_ids[item_id] for item_id in item_ids]
 

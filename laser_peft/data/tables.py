@@ -111,7 +111,7 @@ def _read_file(
         else:
             _check_columns(file.name, names, required)
         return names, (table.select(required) if only_required else table).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         form = ": one object a line, UTF-8 without a byte order mark" if kind in JSON_LINES else ""
         raise ValueError(f"cannot read {file.path} as {kind[1:]}{form}: {error}") from error
 

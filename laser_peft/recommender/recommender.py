@@ -365,9 +365,8 @@ class LaserRecommender:
         Raises:
             ValueError: if an item is unknown.
         """
-        item_ids = list(item_ids) if not isinstance(item_ids, str) else item_ids
-        dense_history(self.catalogue, item_ids)
-        self._removed.update(item_ids)
+        dense = dense_history(self.catalogue, item_ids)
+        self._removed.update(self.catalogue.item_ids[number - 1] for number in dense)
 
     @property
     def removed(self) -> list[str]:

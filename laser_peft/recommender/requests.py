@@ -1,12 +1,15 @@
 """What is asked of a recommender, checked and in dense ids."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from laser_peft.data import Catalogue
+
+LONGEST = 80  # characters of a value in an error
 
 
 def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
@@ -22,7 +25,7 @@ def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
         alone = histories[lists.index(False)]
         raise ValueError(
             "give one list of item ids, or a list of such lists; got both: "
-            f"{alone!r} stands beside a list"
+            f"{_shortly(alone)} stands beside a list"
         )
     return histories, any(lists)
 
@@ -41,6 +44,7 @@ def dense_histories(
     catalogue: Catalogue, histories: Iterable[Iterable[str]]
 ) -> Iterator[np.ndarray]:
     """Yields the dense ids of each history; an error says which history it is of, from 0."""
+    _refuse_text(histories)
     for number, history in enumerate(histories):
         try:
             yield dense_history(catalogue, history)
@@ -57,6 +61,8 @@ def dense_pairs(
         ValueError: if an item is unknown, or there are not as many lists of candidates as
             histories.
     """
+    _refuse_text(candidates)
+    candidates = list(candidates)
     if not many:
         of_candidates = _dense_list(catalogue, "candidates", candidates)
         return [(dense_history(catalogue, histories), of_candidates)]
@@ -76,7 +82,7 @@ def dense_pairs(
 def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Yields lists of ``size`` values, the last one maybe shorter."""
     values = iter(values)
-    while batch := list(islice(values, size)):
+    while batch := list(islice(values, min(size, sys.maxsize))):
         yield batch
 
 
@@ -116,9 +122,12 @@ def check_at_least_one(**numbers: int) -> None:
     """Checks numbers by name.
 
     Raises:
+        TypeError: if one is no whole number.
         ValueError: if one is below 1.
     """
     for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} must be a whole number, got {_shortly(number)}")
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
@@ -131,7 +140,15 @@ def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarr
 
 
 def _refuse_text(ids: object) -> None:
+    if not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
+        raise TypeError(f"item ids come as a list, got {_shortly(ids)}")
     if isinstance(ids, str):
         raise ValueError(
-            f"item ids come as a list, got the text {ids!r}; for one item pass [{ids!r}]"
+            f"item ids come as a list, got the text {_shortly(ids)}; for one item pass "
+            f"[{_shortly(ids)}]"
         )
+
+
+def _shortly(value: object) -> str:
+    said = repr(value)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"

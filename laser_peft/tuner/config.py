@@ -158,7 +158,10 @@ class BiTuningConfig(PeftConfig):
         Raises:
             ValueError: see the class.
         """
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"task_type cannot be {self.task_type!r}: {error}") from error
         self.peft_type = peft_type()
         self._check_values()
         self._check_that_values_fit_together()
