@@ -33,6 +33,7 @@ from laser_peft.data.sequences import training_events
 from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
+from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
@@ -85,6 +86,7 @@ class TrainRun(EncoderRun):
     laser: LaserSettings = LaserSettings()
 
 
+@says_when_the_disk_is_full
 @keeps_a_log
 def train_encoder(
     run: EncoderRun,
@@ -128,6 +130,7 @@ def train_encoder(
     return evaluation
 
 
+@says_when_the_disk_is_full
 @keeps_a_log
 def train(
     run: TrainRun,

@@ -4,6 +4,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import made_up_shop
@@ -40,22 +41,22 @@ def _recommender(tries: int, shop: Path, folder: Path, rng: random.Random) -> li
                 shutil.rmtree(copy, ignore_errors=True)
                 shutil.copytree(source, copy)
                 _damage(copy / name, way, rng)
-                log = folder / "load.log"
-                start(lambda: _must_name(copy, copy / name), log).wait()
+                start(partial(_must_name, copy, name), folder / "load.log").wait()
                 counts[way] += 1
     how = "each file in turn, at places drawn by chance"
     lost = "nothing: not loaded, the error names the file"
     return [Row(f"file {way}", "recommender/", how, counts[way], lost) for way in WAYS]
 
 
-def _must_name(folder: Path, file: Path) -> None:
+def _must_name(folder: Path, name: str) -> None:
     try:
         LaserRecommender.from_pretrained(folder)
     except (ValueError, FileNotFoundError) as error:
         # Of damaged checksums another file may seem to be the damaged one.
-        assert file.name in str(error) or "checksums.json" in str(error), error
-        return
-    raise AssertionError(f"{file} was damaged and loaded")
+        if name in str(error) or "checksums.json" in str(error):
+            return
+        raise
+    raise AssertionError(f"{name} was damaged and loaded")
 
 
 def _checkpoints(tries: int, shop: Path, folder: Path, rng: random.Random) -> list[Row]:
@@ -68,6 +69,8 @@ def _checkpoints(tries: int, shop: Path, folder: Path, rng: random.Random) -> li
     counts: Counter[str] = Counter()
     for file in sorted(cut.glob("checkpoints/*/checkpoint-*/*")):
         for way in WAYS:
+            if file.name == "checksums.json" and way == "gone":
+                continue
             for _ in range(1 if way == "gone" else tries):
                 shutil.rmtree(copy, ignore_errors=True)
                 shutil.copytree(cut, copy)

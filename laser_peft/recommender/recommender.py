@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import numbering
 from laser_peft.data import Catalogue
+from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.item_texts import Whitening
 
 from . import saving
@@ -138,6 +139,7 @@ class LaserRecommender:
         recommender.remove_items(loaded.removed)
         return recommender
 
+    @says_when_the_disk_is_full
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes adapter, encoder, item vectors, tokenizer, catalogue and limits; not the LM.
 
