@@ -26,14 +26,19 @@ from laser_peft.evaluation import Evaluation
 from laser_peft.recommender import RecommenderConfig
 from laser_peft.training import LaserSettings, SASRecSettings
 
-Try = Callable[[random.Random], object]
+# Returns a word for what came of it; None: it was taken.
+Try = Callable[[random.Random], str | None]
 Target = Callable[[Path, Path], Try]
 
 
 def bi_tuning_config(shop: Path, scratch: Path) -> Try:
     """Fields of an adapter's configuration."""
     fields = {name: getattr(BiTuningConfig(), name) for name in BiTuningConfig.__annotations__}
-    return lambda rng: BiTuningConfig(**_some(fields, rng))
+
+    def attempt(rng: random.Random) -> None:
+        BiTuningConfig(**_some(fields, rng))
+
+    return attempt
 
 
 def settings(shop: Path, scratch: Path) -> Try:
@@ -165,7 +170,7 @@ def command_line(shop: Path, scratch: Path) -> Try:
     paths = [str(shop / "interactions.csv.gz"), str(shop / "items.jsonl.gz"), str(scratch)]
     runner = CliRunner()
 
-    def attempt(rng: random.Random) -> None:
+    def attempt(rng: random.Random) -> str | None:
         name = rng.choice([name for name in commands if name != "download"])
         words = [name]
         for _ in range(rng.randint(0, 5)):
@@ -176,6 +181,7 @@ def command_line(shop: Path, scratch: Path) -> Try:
         result = runner.invoke(app, words)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
+        return "refused in our words" if result.exit_code else None
 
     return attempt
 

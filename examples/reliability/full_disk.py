@@ -15,7 +15,7 @@ from children import Job, start
 from faults import Row
 from kills import Killed, check_same, commands
 
-ROOM = "64m"
+ROOM, PAGE = "64m", 4096  # a tmpfs gives a file whole pages
 
 
 def full_disk(tries: int, shop: Path, folder: Path, seed: int) -> list[Row]:
@@ -42,15 +42,15 @@ def _runs_into(command: Killed, tries: int, folder: Path, rng: random.Random) ->
     full = 0
     for _ in range(tries):
         room = there + rng.uniform(0.02, 0.9) * size
-        with _disk(folder / "disk", f"{int(room // 1024) + 8}k") as disk:
+        with _disk(folder / "disk", f"{int(room // 1024) + 4}k") as disk:
             if _was_full(command, disk, log):
                 full += 1
                 _mount(disk, f"remount,size={ROOM}")
                 start(command.job(disk / "run"), log).wait()
             check_same(disk / "run", whole)
-    how = f"tmpfs of a size drawn by chance below what is written; {full} of {tries} were full"
-    lost = "nothing: one line says it; with room it goes on to the same result"
-    return [Row("full disk", command.name, how, tries, lost)]
+    how = "a tmpfs smaller than what is written, by chance; then made larger, and started again"
+    lost = "nothing: one error says it; with room it goes on to the same result"
+    return [Row("full disk", command.name, how, full, lost)]
 
 
 def _was_full(command: Killed, disk: Path, log: Path) -> bool:
@@ -78,7 +78,7 @@ def _says_that_it_is_full(job: Job) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*"))
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*"))
 
 
 @contextmanager

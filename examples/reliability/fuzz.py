@@ -20,6 +20,7 @@ import laser_peft
 
 PACKAGE = str(Path(laser_peft.__file__).parent)
 CLEAR = (ValueError, TypeError, OSError, ImportError, MemoryError)
+TAKEN = "taken"
 LONGEST = 60  # seconds for one input
 SHOWN = 4  # of each kind of failure
 
@@ -49,9 +50,9 @@ def fuzz(inputs: int, shop: Path, folder: Path, seed: int, only: str = "") -> li
             continue
         counts, bad = json.loads(told.read_text())
         failures += bad
-        said = ", ".join(f"{kind} {number}" for kind, number in sorted(counts.items()))
-        how = f"seed {seed}, drawn by chance"
-        rows.append(Row("hostile input", name, how, count, f"nothing: {said}"))
+        said = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+        how = "values and bytes exchanged, put in and taken out by chance"
+        rows.append(Row("hostile input", name, how, count, f"nothing: {said}, 0 failed"))
     assert not failures, "\n\n".join(failures)
     return rows
 
@@ -66,11 +67,10 @@ def _try_all(attempt: Try, name: str, count: int, seed: int, told: Path) -> None
     for number in range(count):
         signal.alarm(LONGEST)
         try:
-            attempt(random.Random(f"{seed} {name} {number}"))
-            counts["taken"] += 1
+            counts[str(attempt(random.Random(f"{seed} {name} {number}")) or TAKEN)] += 1
         except BaseException as error:  # a panic of polars is no Exception
             if is_clear(error):
-                counts["refused"] += 1
+                counts["refused in our words"] += 1
                 continue
             counts["FAILED"] += 1
             where = _place(error)

@@ -1,9 +1,11 @@
 """kill -9 at random moments of every stage: what is gone on with ends as what was left alone."""
 
 import json
+import math
 import os
 import random
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -115,6 +117,25 @@ def _adds(output: Path) -> Job:
     return add
 
 
+def kill_all(kills: int, shop: Path, folder: Path, seed: int) -> list[Row]:
+    """Kills every command, together so often, the longer ones more often.
+
+    Raises:
+        AssertionError: if a run ends otherwise than the one that was left alone, or files are left.
+        RuntimeError: if one that goes on fails.
+    """
+    made = commands(shop)
+    parts = sum(len(command.stages) + 1 for command in made)
+    rows = []
+    for place, command in enumerate(made):
+        (folder / str(place)).mkdir()
+        own = math.ceil(kills * (len(command.stages) + 1) / parts)
+        rows += kill_often(command, own, folder / str(place), seed)
+    left = [path for path in Path(tempfile.gettempdir()).rglob("*") if path.is_file()]
+    assert not left, f"left in the folder for temporary files: {left}"
+    return rows
+
+
 def kill_often(command: Killed, kills: int, folder: Path, seed: int) -> list[Row]:
     """Kills a command so often, runs of it one after another; a row for each stage.
 
@@ -139,12 +160,13 @@ def kill_often(command: Killed, kills: int, folder: Path, seed: int) -> list[Row
     return [
         Row(
             fault="kill -9",
-            where=f"{command.name}: {stage}",
-            how=f"a random moment of the stage, then started again; {runs} runs",
-            tries=count,
+            where=f"{command.name}: {stage}" if command.stages else command.name,
+            how=f"at a random moment, then started again; {runs} runs of the command",
+            tries=counts[stage],
             lost="nothing: the same files, equal to the last bit",
         )
-        for stage, count in counts.items()
+        for stage in (START, *command.stages)
+        if counts[stage]
     ]
 
 
@@ -228,7 +250,8 @@ def _content(path: Path, folder: Path) -> object:
         return [_without_times(json.loads(line)) for line in content.splitlines()]
     if path.suffix != ".json":
         return content
-    return _without_times(json.loads(content))
+    told = json.loads(content)
+    return _without_times(told) if isinstance(told, dict) else told
 
 
 def _without_times(told: dict[str, object]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from laser_peft.data import LogReport
 from laser_peft.data.reports import say_row
 
 from .base import console
+from .showing import harmless
 
 
 def print_report(report: LogReport, data: dict[str, Any] | None = None) -> None:
@@ -21,6 +22,6 @@ def print_report(report: LogReport, data: dict[str, Any] | None = None) -> None:
         console.print(Text(f"  {finding.counted} {finding.action}: {finding.kind}"), soft_wrap=True)
         for row in finding.first:
             # As Text: square brackets in a value are no markup.
-            console.print(Text(f"      {say_row(row)}"), soft_wrap=True)
+            console.print(Text(harmless(f"      {say_row(row)}")), soft_wrap=True)
     for name, value in (data or {}).items():
         console.print(f"{name}: {value}", soft_wrap=True)
