@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             at.mkdir()
             rows += parts()[name](asked, shop, at)
             print(f"{name}: {time.monotonic() - since:.0f} s", flush=True)
-    write_page(asked.output, rows, seconds=time.monotonic() - began, seed=asked.seed)
+            write_page(asked.output, rows, seconds=time.monotonic() - began, seed=asked.seed)
     print(f"written: {asked.output}")
 
 
