@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,14 +117,16 @@ def _adds(output: Path) -> Job:
     return add
 
 
-def kill_all(kills: int, shop: Path, folder: Path, seed: int) -> list[Row]:
-    """Kills every command, together so often, the longer ones more often.
+def kill_all(
+    kills: int, shop: Path, folder: Path, seed: int, only: Sequence[str] = ()
+) -> list[Row]:
+    """Kills every command, or only those named, together so often, the longer ones more often.
 
     Raises:
         AssertionError: if a run ends otherwise than the one that was left alone, or files are left.
         RuntimeError: if one that goes on fails.
     """
-    made = commands(shop)
+    made = [command for command in commands(shop) if not only or command.name in only]
     parts = sum(len(command.stages) + 1 for command in made)
     rows = []
     for place, command in enumerate(made):

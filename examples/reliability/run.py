@@ -33,6 +33,7 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--inputs", type=int, default=10_000, help="hostile ones in all (10000)")
     parser.add_argument("--tries", type=int, default=3, help="of each other fault (3)")
     parser.add_argument("--parts", nargs="+", choices=[*parts()], default=[*parts()])
+    parser.add_argument("--commands", nargs="+", default=(), help="kill these only")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -40,7 +41,9 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def parts() -> dict[str, Callable[[argparse.Namespace, Path, Path], list[Row]]]:
     """Every part of the table, in its order."""
     return {
-        "kills": lambda asked, shop, at: kills.kill_all(asked.kills, shop, at, asked.seed),
+        "kills": lambda asked, shop, at: kills.kill_all(
+            asked.kills, shop, at, asked.seed, asked.commands
+        ),
         "disk": lambda asked, shop, at: full_disk.full_disk(asked.tries, shop, at, asked.seed),
         "damage": lambda asked, shop, at: damage.damage(asked.tries, shop, at, asked.seed),
         "limits": lambda asked, shop, at: limits.limits(asked.tries, shop, at, asked.seed),
