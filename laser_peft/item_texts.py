@@ -19,12 +19,12 @@ from transformers import PreTrainedTokenizerBase
 from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.masking import mean_over_real
+from laser_peft.portions import TOKENS_IN_CACHES, portions
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
 MAX_TOKENS = 256  # of an item's text; what is beyond is cut
-# Padding included; bounds the memory of a batch. A processor's caches hold no more than the first.
-TOKENS_A_BATCH, TOKENS_A_BATCH_ELSEWHERE = 2_048, 16_384
+TOKENS_A_BATCH_ELSEWHERE = 16_384  # than on a processor; padding included
 
 # Maps input_ids (B, T) and attention_mask (B, T) bool to states (B, T, V).
 ReadStates = Callable[[Tensor, Tensor], Tensor]
@@ -173,14 +173,11 @@ def text_vectors(
     opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     tokens = [opening + ids[:MAX_TOKENS] for ids in encoded]
-    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-    at_once = TOKENS_A_BATCH if device.type == "cpu" else TOKENS_A_BATCH_ELSEWHERE
+    at_once = TOKENS_IN_CACHES if device.type == "cpu" else TOKENS_A_BATCH_ELSEWHERE
+    order: list[int] = []
     means: list[Tensor] = []
-    start = 0
-    with tqdm(total=len(order), desc="Reading item texts", unit="text", disable=None) as bar:
-        while start < len(order):
-            longest = max(len(tokens[order[start]]), 1)
-            rows = order[start : start + max(at_once // longest, 1)]
+    with tqdm(total=len(tokens), desc="Reading item texts", unit="text", disable=None) as bar:
+        for rows in portions([len(ids) for ids in tokens], most_tokens=at_once):
             batch = PaddingCollator()([{"input_ids": tokens[row]} for row in rows])
             inputs = {name: values.to(device) for name, values in batch.items()}
             states = read(inputs["input_ids"], inputs["attention_mask"])  # (B, T, V)
@@ -188,7 +185,7 @@ def text_vectors(
             own = inputs["attention_mask"].clone()
             own[:, : len(opening)] = False
             means.append(mean_over_real(states.float(), own.to(states.device)).cpu())
-            start += len(rows)
+            order += rows
             bar.update(len(rows))
     if not means:
         raise ValueError("there are no texts to read")

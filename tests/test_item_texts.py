@@ -38,7 +38,7 @@ def test_a_batch_holds_no_more_tokens_than_its_bound(tokenizer, monkeypatch):
     lm.register_forward_pre_hook(
         lambda module, args, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
     )
-    monkeypatch.setattr("laser_peft.item_texts.TOKENS_A_BATCH", 80)
+    monkeypatch.setattr("laser_peft.item_texts.TOKENS_IN_CACHES", 80)
     torch.testing.assert_close(text_vectors(reader(lm), tokenizer, texts, CPU), expected)
     assert len(sizes) > 3
     assert max(sizes) <= 80

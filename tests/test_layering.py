@@ -6,7 +6,7 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"eval_mode", "losses", "masking", "numbering", "out_of_memory"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering", "portions", "out_of_memory"}
 ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
@@ -16,6 +16,7 @@ ALLOWED = {
     "masking": set(),
     "out_of_memory": set(),
     "numbering": set(),
+    "portions": set(),
     "data": set(),
     "evaluation": set(),
     "collaborative": LEAVES,
@@ -30,7 +31,7 @@ ALLOWED = {
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
-    "item_texts": {"masking", "data", "eval_mode"},
+    "item_texts": {"masking", "data", "eval_mode", "portions"},
     "item_encoding": {"data", "eval_mode"},
     "baselines": {
         *("masking", "numbering", "data", "collaborative", "evaluation", "judge", "item_texts"),

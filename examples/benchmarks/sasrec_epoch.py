@@ -1,6 +1,6 @@
 r"""Times one training epoch of our SASRec against those of its peers, in turns, in one process.
 
-    python examples/benchmarks/sasrec_epoch.py --users 1000 --repeats 3
+    python examples/benchmarks/sasrec_epoch.py --users 1000 --rounds 3
     python examples/benchmarks/sasrec_epoch.py --interactions interactions.csv.gz --only ours
     pip install -e ".[rectools]"     # for the row of RecTools
 
@@ -19,12 +19,9 @@ those by the wall.
 """
 
 import argparse
-import os
-import platform
-import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -35,12 +32,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from epoch_clock import Clock
+from interleaved import Clock, Seconds, Variant, common_parser, finish, in_turns, start
 from sasrec_plain import binary_epoch, targets_epoch
 from transformers import TrainerCallback, set_seed
 
-import laser_peft
 from laser_peft import SASRecModel
 from laser_peft.data import Catalogue, Histories, Split, leave_one_out, read_interactions
 from laser_peft.training import SASRecSettings
@@ -48,7 +43,6 @@ from laser_peft.training.sasrec import sasrec_trainer
 
 BEAUTY_USERS, BEAUTY_ITEMS = 22_363, 12_101
 POSITIONS, DROPOUT = 50, 0.2
-PACKAGES = ("torch", "transformers", "rectools", "numpy")
 PEERS = ("ours", "binary", "RecBole's", "RecTools")
 
 
@@ -153,35 +147,31 @@ def epochs_of(
     return {name: epoch for name, epoch in epochs.items() if name in arguments.only}
 
 
-def quietly(epoch: Callable[[int], Clock], seed: int) -> Clock:
-    """Runs an epoch and hides what it prints."""
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        return epoch(seed)
+def taken_by(epoch: Callable[[int], Clock], seed: int) -> Variant:
+    """Makes a variant of an epoch: each round has a seed of its own, and hides what it prints."""
+
+    def run(place: int) -> Seconds:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            return epoch(seed + place).taken
+
+    return run
 
 
-def summary(name: str, values: Sequence[float], unit: str) -> str:
-    """Writes a median and its spread."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{name:32} median {middle:.2f}{unit} ({low:.2f} to {high:.2f})"
-
-
-def version_of(package: str) -> str:
-    """Returns a package with its version, or how its row is missing."""
+def rectools_version() -> str:
+    """Returns RecTools with its version, or how its row is missing."""
     try:
-        return f"{package} {version(package)}"
+        return f"rectools {version('rectools')}"
     except PackageNotFoundError:
-        return f'no {package} (pip install -e ".[rectools]")'
+        return 'no rectools (pip install -e ".[rectools]")'
 
 
 def parse() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("--interactions", help="a log to read instead of the generated one")
     parser.add_argument("--time-column", default="timestamp", help="'' if rows are in order")
     parser.add_argument("--users", type=int, help="train on so many, drawn at random")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, help="who takes turns")
-    parser.add_argument("--repeats", type=int, default=3, help="epochs of each")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--heads", type=int, default=2)
@@ -190,14 +180,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=128, help="users a step")
     parser.add_argument("--item-dropout", type=float, default=0.0, help="of ours")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def main() -> None:
     """Measures and prints."""
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
+    start(arguments)
     warnings.simplefilter("ignore")
     random = np.random.default_rng(arguments.seed)
     if arguments.interactions:
@@ -206,36 +195,19 @@ def main() -> None:
         histories, num_items = make_histories(random), BEAUTY_ITEMS
     everyone = leave_one_out(histories)
     split = draw_users(everyone, arguments.users, random)
-    print(", ".join([f"laser_peft {laser_peft.__version__}", *map(version_of, PACKAGES)]))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} used")
     print(
-        f"{len(split.train_histories)} of {len(everyone.train_histories)} users, {num_items} "
-        f"items, {split.num_training_pairs} training pairs; {arguments.width} wide, "
-        f"{arguments.blocks} blocks, {arguments.heads} heads, {POSITIONS} positions, "
-        f"{arguments.batch_size} users a step"
+        f"{rectools_version()}; {len(split.train_histories)} of {len(everyone.train_histories)} "
+        f"users, {num_items} items, {split.num_training_pairs} training pairs"
     )
     few = draw_users(split, 2 * arguments.batch_size, random)
     for epoch in epochs_of(few, num_items, arguments).values():
-        quietly(epoch, 0)  # what happens once a process is not what is timed
-    epochs = epochs_of(split, num_items, arguments)
-    clocks: dict[str, list[Clock]] = {name: [] for name in epochs}
-    for repeat in range(arguments.repeats):
-        for name, epoch in epochs.items():
-            clock = quietly(epoch, arguments.seed + repeat)
-            clocks[name].append(clock)
-            print(
-                f"{repeat + 1} {name:10} epoch {clock.wall:.2f} s, of processors "
-                f"{clock.processor:.2f} s",
-                flush=True,
-            )
-    for kind in ("processor", "wall"):
-        seconds = {name: [getattr(c, kind) for c in runs] for name, runs in clocks.items()}
-        for name, values in seconds.items():
-            print(summary(f"{kind:10} {name}", values, " s"))
-        ours = seconds.pop("ours", None)
-        for name, theirs in seconds.items() if ours else ():
-            ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-            print(summary(f"{kind:10} {name} / ours", ratios, "x"))
+        taken_by(epoch, 0)(0)  # what happens once a process is not what is timed
+    variants = {
+        name: taken_by(epoch, arguments.seed)
+        for name, epoch in epochs_of(split, num_items, arguments).items()
+    }
+    taken = in_turns(variants, arguments.rounds, warm_up=0)
+    finish(arguments, taken, next(iter(taken)), "epoch")
 
 
 if __name__ == "__main__":

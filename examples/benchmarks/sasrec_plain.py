@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from epoch_clock import Clock
+from interleaved import Clock
 from torch import Tensor, nn
 
 TARGETS_A_STEP = 2048  # RecBole's own default

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
-from epoch_clock import Clock
+from interleaved import Clock
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel

@@ -26,6 +26,13 @@ class JoinedTokens(NamedTuple):
     text_positions: Tensor  # (B, T) int64, where each token of the caller stands now
     suffix_positions: Tensor  # (B, S) int64
 
+    def of(self, rows: list[int], width: int) -> "JoinedTokens":
+        """Takes some rows, cut at a width that holds their real tokens."""
+        tokens, is_real, is_text = (values[rows, :width] for values in self[:3])
+        return JoinedTokens(
+            tokens, is_real, is_text, self.text_positions[rows], self.suffix_positions[rows]
+        )
+
 
 def join(
     prefix: Tensor,

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laser_peft.masking import mean_over_real
+from laser_peft.portions import TOKENS_IN_CACHES, portions
 
 from .base_model import (
     check_length,
@@ -24,7 +25,7 @@ from .base_model import (
 )
 from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
-from .joining import join, pack, read
+from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
 from .text_memory import TextMemory
 from .trimming import only_at
@@ -117,12 +118,37 @@ def user_states(
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
-    wanted = nullcontext() if reading == "mean" else only_at(lm, joined.suffix_positions)
-    with wanted:
-        hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
-    if reading == "mean":
-        return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
-    return read(hidden, joined.suffix_positions)
+
+    def read_all(joined: JoinedTokens, extra: dict[str, Tensor]) -> Tensor:
+        wanted = nullcontext() if reading == "mean" else only_at(lm, joined.suffix_positions)
+        with wanted:
+            hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
+        if reading == "mean":
+            return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
+        return read(hidden, joined.suffix_positions)
+
+    if not _goes_in_portions(lm, joined):
+        return read_all(joined, extra)
+    lengths = joined.is_real.sum(1).tolist()
+    order: list[int] = []
+    states: list[Tensor] = []
+    for rows in portions(lengths, most_tokens=TOKENS_IN_CACHES):
+        longest = lengths[rows[0]]
+        own = {name: values[rows, :longest] for name, values in extra.items()}
+        states.append(read_all(joined.of(rows, longest), own))
+        order += rows
+    return torch.cat(states)[torch.tensor(order).argsort()]
+
+
+def _goes_in_portions(lm: PreTrainedModel, joined: JoinedTokens) -> bool:
+    """Tells whether a batch that a processor only reads is too large for its caches."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    tokens = joined.inputs_embeds
+    is_large = len(tokens) > 1 and joined.is_real.numel() > TOKENS_IN_CACHES
+    # Where processes hold shards of the weights, all have to make equally many calls.
+    weight = lm.get_input_embeddings().weight
+    return is_large and tokens.device.type == "cpu" and not hasattr(weight, "device_mesh")
 
 
 def shares_texts(

@@ -1,0 +1,63 @@
+"""What a processor only reads goes through the language model in portions that fit its caches."""
+
+import pytest
+import torch
+from adapters import T, make_batch, make_model
+from conftest import make_lm
+
+from laser_peft.portions import portions
+from laser_peft.tuner import reading
+from laser_peft.tuner.base_model import backbone_of
+
+MOST = 30  # tokens of a portion: two users of 7 + 6, or more of shorter texts
+
+
+def ragged_batch():
+    """Nine users of texts of 0 to 7 tokens, padding anywhere within them."""
+    batch = {name: values.repeat(3, 1) for name, values in make_batch().items()}
+    generator = torch.Generator().manual_seed(3)
+    batch["input_ids"] = torch.randint(1, 40, (9, T), generator=generator)
+    batch["attention_mask"] = torch.rand(9, T, generator=generator).sub(0.5).sign().clamp(min=0)
+    batch["attention_mask"][0] = 1
+    batch["attention_mask"][1:, -1] = 0
+    return batch
+
+
+def shapes_read(lm, call):
+    seen = []
+    hook = backbone_of(lm).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
+    )
+    result = call()
+    hook.remove()
+    return result, seen
+
+
+@pytest.mark.parametrize("fields", [{}, {"layout": "prefix_first"}, {"suffix_reading": "mean"}])
+@torch.no_grad()
+def test_users_are_those_of_one_batch(lm, encoder_folder, monkeypatch, fields):
+    model, batch = make_model(lm, encoder_folder, **fields), ragged_batch()
+    whole = model(**batch, return_user_vectors=True).user_vectors
+    monkeypatch.setattr(reading, "TOKENS_IN_CACHES", MOST)
+    in_portions, shapes = shapes_read(lm, lambda: model(**batch, return_user_vectors=True))
+    torch.testing.assert_close(in_portions.user_vectors, whole, atol=1e-5, rtol=1e-5)
+    assert len(shapes) > 1
+    assert sum(rows for rows, _ in shapes) == 9
+    assert all(rows * width <= MOST or rows == 1 for rows, width in shapes)
+    assert [width for _, width in shapes] == sorted((w for _, w in shapes), reverse=True)
+
+
+def test_what_learns_is_read_at_once(encoder_folder, monkeypatch):
+    monkeypatch.setattr(reading, "TOKENS_IN_CACHES", MOST)
+    lm = make_lm("llama")
+    model = make_model(lm, encoder_folder, layout="prefix_first")
+    _, shapes = shapes_read(lm, lambda: model(**ragged_batch(), return_user_vectors=True))
+    assert shapes[-1] == (9, T + 6)  # before it, trials of what the model can do
+
+
+def test_every_row_is_in_one_portion_longest_first():
+    lengths = [3, 0, 11, 4, 4, 7]
+    parts = list(portions(lengths, most_tokens=8))
+    assert parts == [[2], [5], [3, 4], [0, 1]]
+    assert list(portions([], most_tokens=8)) == []
