@@ -5,12 +5,12 @@ A flipped bit within a tensor gives other numbers and no error; its SHA-256 tell
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from laser_peft.runs import write_json
-
 CHECKSUMS = "checksums.json"
+OR_DELETE = f"or delete {CHECKSUMS} if you have changed the folder yourself"
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -19,7 +19,9 @@ def write_checksums(folder: Path, names: Iterable[str], *, may_change: Collectio
     told = {
         name: None if name in may_change else sha256_of(folder / name) for name in sorted(names)
     }
-    write_json(folder / CHECKSUMS, told)
+    unfinished = folder / f"{CHECKSUMS}.unfinished"
+    unfinished.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, folder / CHECKSUMS)
 
 
 def check_checksums(folder: Path, *, advice: str) -> None:
@@ -33,18 +35,35 @@ def check_checksums(folder: Path, *, advice: str) -> None:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is another one, or the checksums themselves are damaged.
     """
-    changed = f"{advice}, or delete {CHECKSUMS} if you have changed the folder yourself"
     for name, told in read_checksums(folder, advice=advice).items():
         file = folder / name
         if told is None:
             continue
         if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing; {changed}")
-        if sha256_of(file) != told:
-            raise ValueError(
-                f"{file} is not the file that was written: its SHA-256 differs from that in "
-                f"{CHECKSUMS}; {changed}"
-            )
+            raise FileNotFoundError(f"{file} is missing; {advice}, {OR_DELETE}")
+        _check(file, told, advice)
+
+
+def check_where_listed(file: Path, *, advice: str) -> None:
+    """Checks one file, if a ``checksums.json`` beside it lists it; it may be of anything else.
+
+    Raises:
+        ValueError: if it is another file.
+    """
+    try:
+        listed = read_checksums(file.parent, advice=advice)
+    except (ValueError, OSError):
+        return  # somebody else's
+    if listed.get(file.name):
+        _check(file, str(listed[file.name]), advice)
+
+
+def _check(file: Path, told: str, advice: str) -> None:
+    if sha256_of(file) != told:
+        raise ValueError(
+            f"{file} is not the file that was written: its SHA-256 differs from that in "
+            f"{CHECKSUMS}; {advice}, {OR_DELETE}"
+        )
 
 
 def read_checksums(folder: Path, *, advice: str) -> dict[str, str | None]:

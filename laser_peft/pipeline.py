@@ -50,11 +50,11 @@ from laser_peft.runs import (
 from laser_peft.training import (
     LaserSettings,
     SASRecSettings,
-    last_checkpoint,
     train_in_phases,
     train_sasrec,
     twin_settings,
 )
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.tuner import BiTuningConfig
 
 logger = logging.getLogger(__name__)

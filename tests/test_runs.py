@@ -16,7 +16,7 @@ from laser_peft.runs import (
     start_or_check,
     write_json,
 )
-from laser_peft.training import last_checkpoint
+from laser_peft.training.checkpoints import last_checkpoint
 
 DATA = {"users": 5, "items": 7, "interactions": 31, "sha256": "ab"}
 RUN = EncoderRun(interactions=LogSource("log.csv"), items="items.csv")

@@ -10,7 +10,8 @@ from faults import Row
 
 from laser_peft import LaserRecommender, pipeline
 from laser_peft.collaborative import SASRecModel
-from laser_peft.training import RankingTrainer, last_checkpoint
+from laser_peft.training import RankingTrainer
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.tuner import BiTuningModel
 
 FEW_STEPS = 9

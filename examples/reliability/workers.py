@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from laser_peft.data import Catalogue
 from laser_peft.experiment import Experiment
 from laser_peft.runs import save_whole
-from laser_peft.training import SASRecSettings, last_checkpoint, train_sasrec
+from laser_peft.training import SASRecSettings, train_sasrec
+from laser_peft.training.checkpoints import last_checkpoint
 
 PROCESSES, BOUND = 2, 60  # seconds within which the other must have ended
 SETTINGS = SASRecSettings(epochs=60, patience=60, batch_size=4, hidden_size=16)

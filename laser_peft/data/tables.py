@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from laser_peft.checksums import check_where_listed
+
 from .hub import check_dataset, dataset_frame, load_hub
 from .quoting import check_quotes
 from .sources import HUB, JSON_LINES, File, Source, find_files, format_of
@@ -102,6 +104,7 @@ def _read_file(
 ) -> tuple[list[str], pl.DataFrame]:
     """Returns the columns that the file has, and its rows."""
     kind = format_of(file.path)
+    check_where_listed(file.path, advice="prepare the log again")
     try:
         table = _scan(file)
         names = table.collect_schema().names()

@@ -1,6 +1,5 @@
 """Training on transformers' Trainer: the SASRec first, then the adapter that reads it."""
 
-from .checkpoints import last_checkpoint
 from .datasets import HistoryDataset, NextItemDataset, PromptDataset
 from .laser import LaserSettings, train_laser
 from .laser_trainer import LaserTrainer
@@ -25,7 +24,6 @@ __all__ = [
     "SASRecSettings",
     "best_checkpoint_arguments",
     "by_length",
-    "last_checkpoint",
     "phases_of",
     "rank_dataset",
     "ranking_arguments",

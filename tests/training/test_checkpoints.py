@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import NUM_ITEMS
 
-from laser_peft.training import SASRecSettings, last_checkpoint, train_sasrec
+from laser_peft.training import SASRecSettings, train_sasrec
+from laser_peft.training.checkpoints import last_checkpoint
 
 SETTINGS = SASRecSettings(epochs=4, batch_size=7, hidden_size=11, patience=4)
 
