@@ -69,6 +69,7 @@ def start(job: Job, log: Path) -> Child:
     sys.stdout.flush()
     pid = os.fork()
     if pid:
+        os.setpgid(pid, pid)  # here too: it may be killed before it has done so itself
         return Child(pid, log)
     code = 1
     try:

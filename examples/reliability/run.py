@@ -22,7 +22,7 @@ import limits
 import made_up_shop
 import workers
 from faults import Row
-from table import write_page
+from table import write_part
 
 
 def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,8 +55,6 @@ def parts() -> dict[str, Callable[[argparse.Namespace, Path, Path], list[Row]]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Causes what is asked for and writes the page."""
     asked = read_arguments(argv)
-    began = time.monotonic()
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:  # before it is said where others are made
         tempfile.tempdir = os.environ["TMPDIR"] = str(Path(folder) / "temporary")
         Path(tempfile.tempdir).mkdir()
@@ -65,9 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in asked.parts:
             since, at = time.monotonic(), Path(folder) / name
             at.mkdir()
-            rows += parts()[name](asked, shop, at)
-            print(f"{name}: {time.monotonic() - since:.0f} s", flush=True)
-            write_page(asked.output, rows, seconds=time.monotonic() - began, seed=asked.seed)
+            rows = parts()[name](asked, shop, at)
+            seconds = time.monotonic() - since
+            print(f"{name}: {seconds:.0f} s", flush=True)
+            write_part(asked.output, name, rows, seconds=seconds, seed=asked.seed)
     print(f"written: {asked.output}")
 
 

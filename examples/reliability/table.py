@@ -1,33 +1,39 @@
-"""Puts the table of faults between two marks of a page."""
+"""Puts tables of faults, one for each part, between marks of a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from faults import Row
 
-BEGIN = "<!-- begin: written by examples/reliability/run.py -->"
-END = "<!-- end -->"
 HEADER = ("fault", "where", "how it was caused", "times", "what was lost")
 
 
-def write_page(page: Path, rows: Sequence[Row], *, seconds: float, seed: int) -> None:
-    """Exchanges what is between the marks, or writes a page of the table alone.
+def marks(part: str) -> tuple[str, str]:
+    """Returns what stands before and behind the table of a part."""
+    begin = f"<!-- begin {part}: written by examples/reliability/run.py -->"
+    return begin, f"<!-- end {part} -->"
+
+
+def write_part(page: Path, part: str, rows: Sequence[Row], *, seconds: float, seed: int) -> None:
+    """Exchanges what is between the marks of a part, or appends it.
 
     Args:
         page: Markdown; what is outside of the marks stays.
+        part: whose rows they are.
         rows: of the table.
-        seconds: that it all took.
+        seconds: that it took.
         seed: of what was drawn.
     """
     lines = [HEADER, ["---"] * len(HEADER), *(map(str, row) for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    kills = sum(row.tries for row in rows if row.fault == "kill -9")
-    inputs = sum(row.tries for row in rows if row.fault == "hostile input")
     told = (
-        f"{kills:,} kills, {inputs:,} hostile inputs, {sum(row.tries for row in rows):,} faults in "
-        f"all; seed {seed}; {seconds / 60:.0f} min, one thread, other jobs beside it."
+        f"{part}: {sum(row.tries for row in rows):,} times in all, seed {seed}, "
+        f"{seconds / 60:.1f} min; one thread, other jobs beside it."
     )
-    text = page.read_text("utf-8") if page.is_file() else f"{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{told}\n\n{table}\n{END}{after}", encoding="utf-8")
+    begin, end = marks(part)
+    text = page.read_text("utf-8") if page.is_file() else ""
+    if begin not in text:
+        text += f"{begin}\n{end}\n"
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{begin}\n{told}\n\n{table}\n{end}{after}", encoding="utf-8")
