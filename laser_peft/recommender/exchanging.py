@@ -17,7 +17,7 @@ UNFINISHED, FINISHED = ".unfinished", ".finished"
 
 @contextmanager
 def exchanged(
-    folder: Path, *, last: str, optional: Collection[str], may_change: Collection[str]
+    folder: Path, *, optional: Collection[str], may_change: Collection[str]
 ) -> Iterator[Path]:
     """Gives an empty folder to write into; what is in it then takes the place of what is here.
 
@@ -25,12 +25,11 @@ def exchanged(
 
     Args:
         folder: made if it is not there.
-        last: the file without which the folder is not read; the first to go and the last to come.
         optional: files that the new ones may lack; old ones then go.
         may_change: files of which no checksum is kept, as they are written anew by themselves.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    finish(folder, last=last, optional=optional)
+    finish(folder, optional=optional)
     scratch = folder / UNFINISHED
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -39,24 +38,25 @@ def exchanged(
         written = {path.name for path in scratch.iterdir()}
         write_checksums(scratch, written, may_change=may_change)
         os.replace(scratch, folder / FINISHED)
-        finish(folder, last=last, optional=optional)
+        finish(folder, optional=optional)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def finish(folder: Path, *, last: str, optional: Collection[str]) -> None:
-    """Ends an exchange that was broken off after all was written; arguments as above."""
+def finish(folder: Path, *, optional: Collection[str]) -> None:
+    """Ends an exchange that was broken off after all was written; arguments as above.
+
+    Several may do so at once. The checksums are moved last: by the old ones, files that are old and
+    new side by side are no whole folder.
+    """
     finished = folder / FINISHED
     if not finished.is_dir():
         return
-    if (finished / CHECKSUMS).is_file():
-        kept = read_checksums(finished, advice="delete it, and save again")
-        if (finished / last).is_file():  # who reads the folder must not mix old and new
-            (folder / last).unlink(missing_ok=True)
+    if kept := read_checksums(finished, advice="delete it, and save again"):
         for name in set(optional) - kept.keys():
             (folder / name).unlink(missing_ok=True)
         names = sorted(path.name for path in finished.iterdir())
-        names.sort(key=lambda name: (name == CHECKSUMS, name == last))
+        names.sort(key=lambda name: name == CHECKSUMS)
         for name in names:
             _move(finished / name, folder / name)
     shutil.rmtree(finished, ignore_errors=True)

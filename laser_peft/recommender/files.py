@@ -22,7 +22,7 @@ from laser_peft.item_texts import Whitening
 from .exchanging import exchanged, finish
 
 CATALOGUE_FILE = "catalogue.parquet"
-CONFIG_FILE = "recommender_config.json"  # written last: without it a folder is not read
+CONFIG_FILE = "recommender_config.json"
 WHITENING_FILE = "text_map.safetensors"
 REMOVED_FILE = "removed_items.json"
 FACTS_FILE = "run_facts.json"
@@ -54,7 +54,7 @@ def local_folder(path: str | Path, revision: str | None, token: str | bool | Non
             ) from error
         folder = Path(found)
     else:
-        finish(folder, last=CONFIG_FILE, optional=OPTIONAL_FILES)
+        finish(folder, optional=OPTIONAL_FILES)
     for name in (CATALOGUE_FILE, CONFIG_FILE, ADAPTER_FILE, ADAPTER_CONFIG_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -99,9 +99,7 @@ def written_whole(folder: Path) -> AbstractContextManager[Path]:
 
     A card that is there and is not ours is left alone.
     """
-    return exchanged(
-        folder, last=CONFIG_FILE, optional=OPTIONAL_FILES, may_change=(FACTS_FILE, CARD_FILE)
-    )
+    return exchanged(folder, optional=OPTIONAL_FILES, may_change=(FACTS_FILE, CARD_FILE))
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
