@@ -74,7 +74,7 @@ def _train(rank: int, port: int, shop: Path, output: Path) -> None:
         SETTINGS,
         resume_from_checkpoint=last_checkpoint(output / "checkpoints"),
     )
-    if rank == 0:
+    if rank == 0 and not (output / "sasrec").is_dir():  # a killed one may have been done
         save_whole(model, output / "sasrec")
 
 
