@@ -50,7 +50,7 @@ def _runs_into(command: Killed, tries: int, folder: Path, rng: random.Random) ->
             check_same(disk / "run", whole)
     how = "a tmpfs smaller than what is written, by chance; then made larger, and started again"
     lost = "nothing: one error says it; with room it goes on to the same result"
-    return [Row("full disk", command.name, how, full, lost)]
+    return [Row("full disk", command.name, how, full, lost)] if full else []
 
 
 def _was_full(command: Killed, disk: Path, log: Path) -> bool:
