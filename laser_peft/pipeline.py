@@ -36,6 +36,7 @@ from laser_peft.data.sequences import training_events
 from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
+from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.history import HistoryFile
 from laser_peft.item_texts import Whitening, give_text_vectors
 from laser_peft.processes import by_one, of_one, refuse_shards
@@ -45,7 +46,6 @@ from laser_peft.runs import (
     adds_seconds,
     check_output,
     check_same,
-    last_checkpoint,
     save_whole,
     seconds_of,
     start_or_check,
@@ -58,6 +58,7 @@ from laser_peft.training import (
     train_sasrec,
     twin_settings,
 )
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.tuner import BiTuningConfig
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class TrainRun(EncoderRun):
     laser: LaserSettings = LaserSettings()
 
 
+@says_when_the_disk_is_full
 @keeps_a_log
 def train_encoder(
     run: EncoderRun,
@@ -133,6 +135,7 @@ def train_encoder(
     return evaluation
 
 
+@says_when_the_disk_is_full
 @keeps_a_log
 def train(
     run: TrainRun,

@@ -9,9 +9,10 @@ start; a run that is gone on with appends.
 import functools
 import logging
 import logging.handlers
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -59,11 +60,23 @@ def start_log(folder: Path) -> None:
         return
     state = processes()
     name = LOG if state.is_main_process else f"log-{state.process_index}.txt"
-    file = logging.FileHandler(folder / name, encoding="utf-8")
+    file = _LogFile(folder / name, encoding="utf-8")
     file.setFormatter(logging.Formatter(FORMAT))
     handler.setTarget(file)
     handler.flushLevel = logging.NOTSET  # nothing waits: a run may be killed
     handler.flush()
+
+
+class _LogFile(logging.FileHandler):
+    """Goes on without what it cannot write: a full disk stops the run by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _with_its_end(run: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:

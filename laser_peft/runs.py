@@ -62,12 +62,21 @@ def check_output(output: Path, *, resume: bool) -> None:
         check_new(output, advice="it holds no run to resume (no run.json); choose another folder")
 
 
-def save_whole(saved: Savable, folder: Path) -> None:
-    """Saves beside the folder first: one with this name is always whole."""
+@contextmanager
+def new_whole(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write into beside the named one: one with this name is always whole."""
+    folder = folder.resolve()
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    saved.save_pretrained(unfinished)
+    unfinished.mkdir(parents=True)
+    yield unfinished
     os.replace(unfinished, folder)
+
+
+def save_whole(saved: Savable, folder: Path) -> None:
+    """Saves beside the folder first: one with this name is always whole."""
+    with new_whole(folder) as unfinished:
+        saved.save_pretrained(unfinished)
 
 
 def check_same(output: Path, run: Any, data: dict[str, Any]) -> None:
@@ -161,24 +170,6 @@ def seconds_of(output: Path) -> dict[str, float]:
     """Returns the seconds that :func:`adds_seconds` has counted, stage by stage."""
     file = output / SECONDS
     return _read_json(file, "delete it; its times are lost") if file.is_file() else {}
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Returns the newest whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-    found = folder.glob("checkpoint-*/trainer_state.json")
-    by_step = {int(file.parent.name.removeprefix("checkpoint-")): file for file in found}
-    for step in sorted(by_step, reverse=True):
-        if _is_json(by_step[step]):
-            return str(by_step[step].parent)
-    return None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def _read_json(file: Path, advice: str) -> dict[str, Any]:

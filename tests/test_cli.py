@@ -130,6 +130,7 @@ def test_square_brackets_in_a_title_are_printed(trained, tmp_path):
     catalogue = Catalogue.load(moved / "catalogue.parquet")
     titles = pl.Series("title", ["Lamp [/b] [pack of 2]"] * NUM_ITEMS)
     Catalogue(catalogue.frame.with_columns(titles)).save(moved / "catalogue.parquet")
+    (moved / "checksums.json").unlink()
     result = run_command("recommend", moved, "i1", "-k", 1)
     assert "Lamp [/b] [pack of 2]" in result.output
 

@@ -6,26 +6,29 @@ from pathlib import Path
 import laser_peft
 
 ROOT = Path(laser_peft.__file__).parent
-LEAVES = {"eval_mode", "losses", "masking", "numbering", "portions"}
+LEAVES = {"eval_mode", "losses", "masking", "numbering", "portions", "out_of_memory"}
 ALLOWED = {
     "eval_mode": set(),
     "catalogue_softmax": set(),
     "losses": {"catalogue_softmax"},
+    "checksums": set(),
+    "full_disk": set(),
     "masking": set(),
+    "out_of_memory": set(),
     "numbering": set(),
     "processes": set(),
     "portions": set(),
-    "data": set(),
+    "data": {"checksums"},
     "evaluation": set(),
     "collaborative": LEAVES,
     "tuner": LEAVES,
     "training": {
         *(LEAVES | {"data", "collaborative", "tuner", "evaluation"}),
-        *("item_encoding", "runs", "processes"),
+        *("item_encoding", "runs", "processes", "checksums"),
     },
     "recommender": {
         *("numbering", "data", "tuner", "evaluation", "item_texts", "item_encoding", "runs"),
-        "eval_mode",
+        *("eval_mode", "checksums", "out_of_memory", "full_disk"),
     },
     "judge": {"data", "evaluation"},
     "experiment": {"data", "judge"},
@@ -49,12 +52,12 @@ ALLOWED = {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
         *("estimates", "run_log", "history", "processes"),
-        "item_texts",
+        *("item_texts", "full_disk"),
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
         *("recommender", "comparison", "runs", "estimates", "pipeline", "inspection", "processes"),
-        *("batch", "serving"),
+        *("batch", "serving", "full_disk"),
     },
     "__init__": {"collaborative", "tuner", "recommender"},
     "__main__": {"cli"},

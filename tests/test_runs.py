@@ -11,12 +11,12 @@ from laser_peft.runs import (
     adds_seconds,
     check_new,
     check_output,
-    last_checkpoint,
     save_whole,
     seconds_of,
     start_or_check,
     write_json,
 )
+from laser_peft.training.checkpoints import last_checkpoint
 
 DATA = {"users": 5, "items": 7, "interactions": 31, "sha256": "ab"}
 RUN = EncoderRun(interactions=LogSource("log.csv"), items="items.csv")
@@ -154,7 +154,7 @@ def test_damaged_seconds_are_named(tmp_path):
 def test_what_was_half_saved_is_saved_anew(tmp_path):
     class Saved:
         def save_pretrained(self, folder):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             (folder / "new").touch()
 
     (tmp_path / "sasrec.unfinished").mkdir()

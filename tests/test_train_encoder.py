@@ -79,7 +79,7 @@ def test_a_file_is_no_output(shop, tmp_path):
     [
         (["--heads", 3], r"hidden_size (64) must be a multiple of num_attention_heads (3)"),
         (["--dropout", 1], "dropout must lie in [0, 1), got 1.0"),
-        (["--num-negatives", -1], "num_negatives must be 0 (the whole catalogue) or more, got -1"),
+        (["--num-negatives", -1], "num_negatives must not be below 0, got -1"),
         (["--epochs", 0], "epochs must be at least 1, got 0"),
         (["--learning-rate", 0], "learning_rate must be above 0, got 0.0"),
         (["--weight-decay", -1], "weight_decay must not be below 0, got -1.0"),

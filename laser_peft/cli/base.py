@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from laser_peft.full_disk import says_when_the_disk_is_full
+
 from .errors import one_line_errors
 
 app = typer.Typer(
@@ -155,6 +157,6 @@ def says_what_is_wrong(command: Callable[..., None]) -> Callable[..., None]:
         # A note of transformers to peft, which a user can do nothing about.
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
         with one_line_errors():
-            command(*args, **kwargs)
+            says_when_the_disk_is_full(command)(*args, **kwargs)
 
     return wrapped

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from laser_peft.data import LogSource
-from laser_peft.runs import check_new, write_json
+from laser_peft.runs import check_new
 
 from .base import (
     Items,
@@ -18,7 +18,7 @@ from .base import (
     says_what_is_wrong,
 )
 from .config_file import takes_a_config_file
-from .reports import print_report
+from .reports import print_report, save_evaluations
 from .tables import print_evaluations
 
 
@@ -59,13 +59,12 @@ def baselines(
     judge = experiment.judge
     evaluations, seconds = [], {}
     started = time.monotonic()
-    for evaluation in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
-        by_one(evaluation.save, output / evaluation.name)
-        evaluations.append(evaluation)
-        seconds[evaluation.name] = round(time.monotonic() - started, 1)
+    for tested in run_baselines(catalogue, experiment.split, judge, llm=llm, sasrec=sasrec):
+        evaluations.append(tested)
+        seconds[tested.name] = round(time.monotonic() - started, 1)
         started = time.monotonic()
     told = {"data": experiment.data, "llm": llm, "sasrec": sasrec, "seconds": seconds}
-    by_one(write_json, output / "run.json", told)
+    by_one(save_evaluations, evaluations, output, told)
     print_evaluations(evaluations)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"Time: {times}. Saved: {output}", soft_wrap=True)

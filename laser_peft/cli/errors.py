@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 import typer
 
-USER_ERRORS = (ValueError, OSError, ImportError)
+from .showing import harmless
+
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError)
 
 
 @contextmanager
@@ -18,5 +20,5 @@ def one_line_errors(say: Callable[[Exception], str] = str) -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
-        typer.echo(f"laser-peft: {say(error)}", err=True)
+        typer.echo(f"laser-peft: {harmless(say(error))}", err=True)
         raise typer.Exit(2) from error

@@ -16,7 +16,7 @@ from .base import (
     says_what_is_wrong,
 )
 from .config_file import takes_a_config_file
-from .reports import print_report
+from .reports import print_report, save_evaluations
 from .tables import print_differences, print_evaluations
 
 
@@ -55,8 +55,7 @@ def evaluate(
     print_report(experiment.report, experiment.data)
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)
     if output is not None:
-        for evaluation in evaluations:
-            by_one(evaluation.save, output / evaluation.name)
+        by_one(save_evaluations, evaluations, output)
     print_evaluations(evaluations)
     print_differences(compare(*evaluations))
     said = "Not saved: --output keeps every user's ranks" if output is None else f"Saved: {output}"

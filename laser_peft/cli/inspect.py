@@ -21,6 +21,7 @@ from laser_peft.inspection import (
 from laser_peft.recommender import LaserRecommender
 
 from .base import app, console, may_read_a_log, says_what_is_wrong
+from .showing import harmless
 
 
 @app.command()
@@ -139,6 +140,6 @@ def _print_view(view: HistoryView) -> None:
         return
     table = Table("item", "title", "weight", title="What the queries attend to, oldest item first")
     for row in zip(view.item_ids, view.titles, weights, strict=True):
-        table.add_row(Text(row[0]), Text(row[1]), f"{row[2]:.1%}")
+        table.add_row(*map(Text, map(harmless, row[:2])), f"{row[2]:.1%}")
     console.print(table)
     console.print(f"The rest, {1 - sum(weights):.1%}, goes to the state that stands for no item.")

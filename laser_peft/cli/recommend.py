@@ -9,6 +9,7 @@ from rich.text import Text
 
 from .asking import Allow, Count, Deny, ExcludeSeen, Recommender, read_ids
 from .base import app, console, says_what_is_wrong
+from .showing import harmless
 
 
 @app.command()
@@ -39,5 +40,5 @@ def recommend(
     table = Table("", "item", "title", "score")
     for place, item in enumerate(found, start=1):
         # As Text: square brackets in a title are no markup.
-        table.add_row(str(place), Text(item.item_id), Text(item.title), f"{item.score:.3f}")
+        table.add_row(str(place), *map(Text, map(harmless, item[:2])), f"{item.score:.3f}")
     console.print(table)

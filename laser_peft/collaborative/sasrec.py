@@ -42,6 +42,7 @@ class SASRecConfig(PretrainedConfig):
         initializer_range: standard deviation of the initial weights.
 
     Raises:
+        TypeError: if a size is no whole number.
         ValueError: if a size is below one, the heads do not divide the width, or ``dropout`` is
             outside ``[0, 1)``.
     """
@@ -67,6 +68,8 @@ class SASRecConfig(PretrainedConfig):
             "max_position_embeddings": max_position_embeddings,
         }
         for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeError(f"SASRecConfig: {name} must be a whole number, got {size!r}")
             if size < 1:
                 raise ValueError(f"SASRecConfig: {name} must be at least 1, got {size}")
         if hidden_size % num_attention_heads:
@@ -74,7 +77,7 @@ class SASRecConfig(PretrainedConfig):
                 f"SASRecConfig: hidden_size ({hidden_size}) must be a multiple of "
                 f"num_attention_heads ({num_attention_heads})"
             )
-        if not 0 <= dropout < 1:
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"SASRecConfig: dropout must lie in [0, 1), got {dropout}")
         self.num_items = num_items
         self.hidden_size = hidden_size

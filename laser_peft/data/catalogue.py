@@ -160,6 +160,7 @@ class Catalogue:
         """Returns the dense ids, ``1..N``, of the given items.
 
         Raises:
+            TypeError: if an id can be none, as a list.
             ValueError: if an item is not in the catalogue.
         """
         item_ids = list(item_ids)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from laser_peft.checksums import write_checksums
+
 from .catalogue import Catalogue
 from .columns import ITEM
 from .coring import k_core
@@ -36,6 +38,8 @@ def prepare(
     min_item_events: int = 1,
 ) -> Prepared:
     """Writes ``interactions.parquet``, ``catalogue.parquet`` and ``report.json``, all or nothing.
+
+    Beside them is ``checksums.json``, by which damage is seen when they are read.
 
     Reading the two files gives the same data, by its hash, without any further checks failing.
 
@@ -85,4 +89,5 @@ def _write(output: Path, log: pl.DataFrame, catalogue: Catalogue, told: dict[str
     catalogue.save(unfinished / "catalogue.parquet")
     text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     (unfinished / "report.json").write_text(text, encoding="utf-8")
+    write_checksums(unfinished, [path.name for path in unfinished.iterdir()], may_change=())
     os.replace(unfinished, output)

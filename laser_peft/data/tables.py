@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from laser_peft.checksums import check_where_listed
+
 from .hub import check_dataset, dataset_frame, load_hub
 from .quoting import check_quotes
 from .sources import HUB, JSON_LINES, File, Source, find_files, format_of
@@ -111,6 +113,7 @@ def _read_file(
 ) -> Iterator[tuple[list[str], Part]]:
     """Yields the columns that the file has with its rows, so many at a time."""
     kind = format_of(file.path)
+    check_where_listed(file.path, advice="prepare the log again")
     try:
         table = _scan(file)
         names = table.collect_schema().names()
@@ -127,7 +130,7 @@ def _read_file(
             first += len(frame)
         if not first:
             yield names, Part(file.name, table.head(0).collect())
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         form = ": one object a line, UTF-8 without a byte order mark" if kind in JSON_LINES else ""
         raise ValueError(f"cannot read {file.path} as {kind[1:]}{form}: {error}") from error
 

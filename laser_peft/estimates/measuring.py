@@ -104,7 +104,7 @@ def _times(step: Callable[[int], None], size: int, seconds: float) -> list[Point
     while True:
         try:
             points.append(Point(batch, _timed(step, batch)))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError):
             if not points:
                 raise
             return points

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 
 from laser_peft.data import PromptBuilder
 from laser_peft.experiment import Experiment
-from laser_peft.runs import last_checkpoint
 from laser_peft.training import LaserSettings, SASRecSettings, phases_of, twin_settings
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training.twin import ENCODER, FINISHED, READER
 from laser_peft.tuner import BiTuningConfig
 

@@ -18,6 +18,7 @@ from .ranking import MISS, PROTOCOLS
 from .slices import TARGET_COLUMNS, absent_slices, check_users, slices_of
 
 RANKS_FILE, METRICS_FILE = "ranks.parquet", "metrics.json"
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 RANK_COLUMNS = [f"rank_{protocol}" for protocol in PROTOCOLS]
 
 
@@ -97,10 +98,12 @@ class Evaluation:
         try:
             told = json.loads((folder / METRICS_FILE).read_text("utf-8"))
             name, data_hash = told["name"], told["data_sha256"]
+            if not isinstance(name, str) or not isinstance(data_hash, str):
+                raise ValueError(f"name and data_sha256 must be texts, got {name!r}, {data_hash!r}")
             frame = pl.read_parquet(folder / RANKS_FILE, glob=False)
             targets = frame.select(*TARGET_COLUMNS).cast(TARGET_COLUMNS)
             ranks = frame.select(RANK_COLUMNS)
-        except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError) as error:
+        except (*UNREADABLE, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{folder} does not hold a saved evaluation: {error}; {RANKS_FILE} and "
                 f"{METRICS_FILE} are written together by Evaluation.save"

@@ -80,11 +80,14 @@ def describe_targets(
 
 
 def check_users(frame: pl.DataFrame) -> None:
-    """Makes sure that every row is another user.
+    """Makes sure that every row is another user, of whom all is known but perhaps the days.
 
     Raises:
-        ValueError: naming users that come twice.
+        ValueError: naming users that come twice, or columns in which something is missing.
     """
+    lacking = [name for name in TARGET_COLUMNS if name != DAYS and frame[name].has_nulls()]
+    if lacking:
+        raise ValueError(f"targets must be known in full, and {', '.join(lacking)} has gaps")
     twice = frame["user_id"].filter(frame["user_id"].is_duplicated()).unique(maintain_order=True)
     if len(twice):
         raise ValueError(

@@ -48,6 +48,8 @@ class RunFacts:
     metrics: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, Mapping) or not isinstance(self.metrics, Mapping | None):
+            raise ValueError(f"data and metrics of a run are objects, got {self}")
         if self.metrics is not None:
             kept = {name: self.metrics[name] for name in OF_METRICS if name in self.metrics}
             object.__setattr__(self, "metrics", kept)
@@ -57,13 +59,24 @@ class RunFacts:
         """Makes them of what JSON holds.
 
         Raises:
-            ValueError: if there are others than ``data`` and ``metrics``.
+            ValueError: if there are others than ``data`` and ``metrics``, or these are not such as
+                a card can tell.
         """
         if facts is None or isinstance(facts, RunFacts):
             return facts
+        if not isinstance(facts, Mapping):
+            raise ValueError(f"run facts are data and metrics, got {facts!r}")
         if unknown := facts.keys() - {"data", "metrics"}:
             raise ValueError(f"run facts are data and metrics, got {', '.join(sorted(unknown))}")
-        return cls(**facts)
+        made = cls(**facts)
+        try:
+            _data(made), _test(made)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                "run facts must be as describe_data and compare return them; what a card tells of "
+                f"them cannot be found: {type(error).__name__}: {error}"
+            ) from error
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Returns them for JSON."""

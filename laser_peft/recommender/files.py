@@ -3,12 +3,8 @@
 Tensors: H width of the LM's hidden states, X width of text vectors.
 """
 
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +17,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from laser_peft.checksums import check_checksums
 from laser_peft.item_texts import Whitening
 
+from .exchanging import exchanged, finish
+
 CATALOGUE_FILE = "catalogue.parquet"
-CONFIG_FILE = "recommender_config.json"  # written last: without it a folder is not read
+CONFIG_FILE = "recommender_config.json"
 WHITENING_FILE = "text_map.safetensors"
 REMOVED_FILE = "removed_items.json"
 FACTS_FILE = "run_facts.json"
 CARD_FILE = "README.md"
 VECTORS_FILE = "item_vectors.safetensors"
+# No others are read in their place: PEFT would take a pickle.
+ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # What a folder may lack.
 OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE, VECTORS_FILE)
 # Tables stay in their file until they are used; Windows replaces no file that is mapped.
@@ -42,7 +43,9 @@ def local_folder(path: str | Path, revision: str | None, token: str | bool | Non
     """Returns the folder itself, or a downloaded copy of it where ``path`` is a Hub id.
 
     Raises:
-        FileNotFoundError: if there is neither, or a file is missing that every recommender has.
+        FileNotFoundError: if there is neither, or a file is missing that every recommender has,
+            or that was written with this one.
+        ValueError: if a file is not as it was written.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -55,12 +58,15 @@ def local_folder(path: str | Path, revision: str | None, token: str | bool | Non
                 f"there is no folder {str(path)!r} here, and the Hub does not give one: {error}"
             ) from error
         folder = Path(found)
-    for name in (CATALOGUE_FILE, CONFIG_FILE):
+    else:
+        finish(folder, optional=OPTIONAL_FILES)
+    for name in (CATALOGUE_FILE, CONFIG_FILE, ADAPTER_FILE, ADAPTER_CONFIG_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} has no {name}; a recommender's folder is written by "
                 "LaserRecommender.save_pretrained or laser-peft train"
             )
+    check_checksums(folder, advice="copy the recommender again from where it is whole")
     return folder
 
 
@@ -84,34 +90,21 @@ def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
     if config.revision is not None:
         options["revision"] = config.revision
     try:
-        return AutoModelForCausalLM.from_pretrained(name, **options)
-    except OSError as error:
+        # Said in so many words, or transformers would ask on the console.
+        return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, **options)
+    except (OSError, KeyError) as error:
         raise FileNotFoundError(
             f"the adapter was trained on the language model {name!r}, which cannot be loaded from "
             f"there: {error}; if you have it elsewhere, pass from_pretrained(..., llm=...)"
         ) from error
 
 
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to write into; what is in it then moves here, the config file last.
+def written_whole(folder: Path) -> AbstractContextManager[Path]:
+    """Gives an empty folder to write into; all of it, or nothing, then takes the place of what is.
 
-    Old files stay until then. A card that is there and is not ours is left alone.
+    A card that is there and is not ours is left alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        yield scratch
-        written = sorted(path.name for path in scratch.iterdir())
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        for name in OPTIONAL_FILES:
-            if name not in written:
-                (folder / name).unlink(missing_ok=True)
-        written.sort(key=lambda name: name == CONFIG_FILE)
-        for name in written:
-            os.replace(scratch / name, folder / name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return exchanged(folder, optional=OPTIONAL_FILES, may_change=(FACTS_FILE, CARD_FILE))
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -132,7 +125,11 @@ def save_whitening(whitening: Whitening, folder: Path) -> None:
 
 
 def load_whitening(folder: Path) -> Whitening | None:
-    """Loads what :func:`save_whitening` wrote; None if there is nothing."""
+    """Loads what :func:`save_whitening` wrote; None if there is nothing.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     file = folder / WHITENING_FILE
     if not file.is_file():
         return None
@@ -160,17 +157,11 @@ def load_vectors(folder: Path) -> Tensor | None:
         return vectors if MAPPED else vectors.clone()
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{file} is damaged: {error!r}; save the recommender again") from error
-
-
-def read_json(path: Path, default: Any) -> Any:
-    """Reads a JSON file; the default if there is none.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    if not path.is_file():
-        return default
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; save the recommender again") from error
+        tensors = load_file(file)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}; save the recommender again") from error
+    shapes = [tuple(tensors[name].shape) for name in Whitening._fields if name in tensors]
+    if len(shapes) < 2 or [len(shape) for shape in shapes] != [1, 2] or shapes[0] != shapes[1][:1]:
+        raise ValueError(f"{file} must hold mean (H,) and directions (H, X), got {shapes}")
+    return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))

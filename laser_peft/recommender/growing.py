@@ -24,11 +24,14 @@ def read_items(items: Items) -> Catalogue | None:
     """Makes a catalogue of what may come as mappings; None where there is no item.
 
     Raises:
+        TypeError: if it is no list.
         ValueError: if an item has no ``item_id``, two share one, or values of an attribute do not
             go together.
     """
     if isinstance(items, Catalogue):
         return items if len(items) else None
+    if not isinstance(items, Iterable):
+        raise TypeError(f"new items come as a list of mappings, got {items!r}")
     rows = list(items)
     wrong = [row for row in rows if not isinstance(row, Mapping)]
     if wrong:
@@ -40,7 +43,7 @@ def read_items(items: Items) -> Catalogue | None:
         return None
     try:
         frame = pl.from_dicts([dict(row) for row in rows], infer_schema_length=None)
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the new items hold an attribute in ways that do not go together: {error}; give each "
             "attribute one type"

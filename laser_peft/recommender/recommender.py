@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import numbering
 from laser_peft.data import Catalogue
+from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.item_texts import Whitening
 
 from . import saving
@@ -32,6 +33,7 @@ from .requests import (
     dense_history,
     dense_pairs,
     listed,
+    refuse_text,
     windows_of,
 )
 from .session import Session
@@ -147,6 +149,7 @@ class LaserRecommender:
         recommender.remove_items(loaded.removed)
         return recommender
 
+    @says_when_the_disk_is_full
     def save_pretrained(self, folder: str | Path, *, item_vectors: str | None = None) -> None:
         """Writes adapter, encoder, text vectors, tokenizer, catalogue and limits; not the LM.
 
@@ -287,7 +290,7 @@ class LaserRecommender:
         """
         check_at_least_one(batch_size=batch_size)
         shelf = self.shelf(k, allow=allow, deny=deny)
-        windows = dense_histories(self.catalogue, windows_of(histories, batch_size))
+        windows = dense_histories(self.catalogue, windows_of(refuse_text(histories), batch_size))
         return (
             found
             for window in windows
@@ -416,9 +419,8 @@ class LaserRecommender:
         Raises:
             ValueError: if an item is unknown.
         """
-        item_ids = list(item_ids) if not isinstance(item_ids, str) else item_ids
-        dense_history(self.catalogue, item_ids)
-        self._removed.update(item_ids)
+        dense = dense_history(self.catalogue, item_ids)
+        self._removed.update(self.catalogue.item_ids[number - 1] for number in dense)
 
     @property
     def removed(self) -> list[str]:

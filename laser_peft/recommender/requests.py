@@ -1,6 +1,7 @@
 """What is asked of a recommender, checked and in dense ids."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from laser_peft.data import Catalogue
 
 WINDOW = 32  # batches of histories that are held at most, to read those of like length together
+LONGEST = 80  # characters of a value in an error
 
 
 def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
@@ -17,14 +19,14 @@ def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
     Raises:
         ValueError: if it is a text, or ids and lists stand side by side.
     """
-    _refuse_text(histories)
+    refuse_text(histories)
     histories = list(histories)
     lists = [not isinstance(one, str) and isinstance(one, Iterable) for one in histories]
     if any(lists) and not all(lists):
         alone = histories[lists.index(False)]
         raise ValueError(
             "give one list of item ids, or a list of such lists; got both: "
-            f"{alone!r} stands beside a list"
+            f"{_shortly(alone)} stands beside a list"
         )
     return histories, any(lists)
 
@@ -35,7 +37,7 @@ def dense_history(catalogue: Catalogue, history: Iterable[str]) -> np.ndarray:
     Raises:
         ValueError: if it is a text, or an item is not in the catalogue.
     """
-    _refuse_text(history)
+    refuse_text(history)
     return np.asarray(catalogue.dense_ids(history), dtype=np.int64)
 
 
@@ -49,10 +51,10 @@ def dense_histories(
     """
     first = 0
     for asked in windows:
-        window = [one if isinstance(one, str) else list(one) for one in asked]
+        window = [one if isinstance(one, str) else list(refuse_text(one)) for one in asked]
         try:
             # All at once: a look into the catalogue costs more than an id does.
-            dense = dense_history(catalogue, chain.from_iterable(map(_refuse_text, window)))
+            dense = dense_history(catalogue, chain.from_iterable(map(refuse_text, window)))
         except ValueError:
             _refuse_one(catalogue, window, first)
             raise
@@ -77,6 +79,8 @@ def dense_pairs(
         ValueError: if an item is unknown, or there are not as many lists of candidates as
             histories.
     """
+    refuse_text(candidates)
+    candidates = list(candidates)
     if not many:
         of_candidates = _dense_list(catalogue, "candidates", candidates)
         return [(dense_history(catalogue, histories), of_candidates)]
@@ -100,7 +104,7 @@ def _all_dense(catalogue: Catalogue, histories: Sequence[Iterable[str]]) -> list
 def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Yields lists of ``size`` values, the last one maybe shorter."""
     values = iter(values)
-    while batch := list(islice(values, size)):
+    while batch := list(islice(values, min(size, sys.maxsize))):
         yield batch
 
 
@@ -151,9 +155,12 @@ def check_at_least_one(**numbers: int) -> None:
     """Checks numbers by name.
 
     Raises:
+        TypeError: if one is no whole number.
         ValueError: if one is below 1.
     """
     for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} must be a whole number, got {_shortly(number)}")
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
@@ -165,9 +172,23 @@ def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarr
         raise ValueError(f"{name}: {error}") from error
 
 
-def _refuse_text(ids: Iterable[Any]) -> Iterable[Any]:
+def refuse_text(ids: Iterable[Any]) -> Iterable[Any]:
+    """Returns a list of ids as it is.
+
+    Raises:
+        TypeError: if it is no list of any kind.
+        ValueError: if it is a text, whose characters are no ids.
+    """
+    if not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
+        raise TypeError(f"item ids come as a list, got {_shortly(ids)}")
     if isinstance(ids, str):
         raise ValueError(
-            f"item ids come as a list, got the text {ids!r}; for one item pass [{ids!r}]"
+            f"item ids come as a list, got the text {_shortly(ids)}; for one item pass "
+            f"[{_shortly(ids)}]"
         )
     return ids
+
+
+def _shortly(value: object) -> str:
+    said = repr(value)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"

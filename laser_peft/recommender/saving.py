@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
 from laser_peft.data import Catalogue
 from laser_peft.item_texts import Whitening
 from laser_peft.runs import write_json
+from laser_peft.tuner.file_check import check_file
 
 from . import files
-from .card import is_ours, write_card
+from .card import RunFacts, is_ours, write_card
 from .config import RecommenderConfig
+from .untrusted import load_tokenizer, read_adapter_config, read_json
 
 if TYPE_CHECKING:
     from .recommender import LaserRecommender
@@ -37,7 +39,7 @@ class Loaded(NamedTuple):
     catalogue: Catalogue
     config: RecommenderConfig
     whitening: Whitening | None
-    facts: dict[str, Any] | None
+    facts: RunFacts | None
     removed: list[str]
     vectors: Tensor | None
 
@@ -58,33 +60,36 @@ def load(
             "leave them out"
         )
     folder = files.local_folder(path, revision, token)
-    config = RecommenderConfig.from_dict(files.read_json(folder / files.CONFIG_FILE, {}))
-    adapter = PeftConfig.from_pretrained(str(folder))
+    config = _read_config(folder / files.CONFIG_FILE)
+    adapter = read_adapter_config(folder / files.ADAPTER_CONFIG_FILE)
     if isinstance(llm, str):
         adapter.base_model_name_or_path, adapter.revision, llm = llm, None, None
+    catalogue = Catalogue.load(folder / files.CATALOGUE_FILE)
+    whitening = files.load_whitening(folder)
+    facts = RunFacts.of(read_json(folder / files.FACTS_FILE, None, dict))
+    removed = read_json(folder / files.REMOVED_FILE, [], list)
+    vectors = files.load_vectors(folder)
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(
+        folder if has_tokenizer else adapter.base_model_name_or_path or "", token
+    )
     if llm is None:
         options = {"dtype": dtype or config.dtype, "token": token}
         if device_map is not None:
             options["device_map"] = device_map
         llm = files.load_llm(adapter, **options)
-    is_mapped = files.MAPPED and getattr(llm, "hf_device_map", None) is None
+    is_whole = check_file(folder / files.ADAPTER_FILE, adapter, llm)
+    is_mapped = is_whole and files.MAPPED and getattr(llm, "hf_device_map", None) is None
+    # Last: a model that was passed must not be left with an adapter of which the rest is damaged.
     model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=is_mapped)
-    if is_mapped:
-        _check_filled(model, folder)
-    has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder if has_tokenizer else adapter.base_model_name_or_path, token=token
-    )
-    return Loaded(
-        model,
-        tokenizer,
-        Catalogue.load(folder / files.CATALOGUE_FILE),
-        config,
-        files.load_whitening(folder),
-        files.read_json(folder / files.FACTS_FILE, None),
-        files.read_json(folder / files.REMOVED_FILE, []),
-        files.load_vectors(folder),
-    )
+    return Loaded(model, tokenizer, catalogue, config, whitening, facts, removed, vectors)
+
+
+def _read_config(path: Path) -> RecommenderConfig:
+    try:
+        return RecommenderConfig.from_dict(read_json(path, {}, dict))
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def save(
@@ -113,16 +118,6 @@ def save(
         if not is_ours(folder / files.CARD_FILE):
             (scratch / files.CARD_FILE).unlink()
         write_json(scratch / files.CONFIG_FILE, asdict(recommender.config))
-
-
-def _check_filled(model: PeftModel, folder: Path) -> None:
-    tensors = model.base_model.layer.state_dict(keep_vars=True)
-    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
-    if empty:
-        raise ValueError(
-            f"{folder} is damaged: its adapter lacks {len(empty)} of {len(tensors)} tensors, the "
-            f"first {', '.join(empty[:3])}; save the recommender again"
-        )
 
 
 def save_card(recommender: "LaserRecommender", folder: Path) -> None:

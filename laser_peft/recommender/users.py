@@ -15,12 +15,15 @@ from torch import Tensor
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
+from laser_peft.out_of_memory import says_what_to_lower
 from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
 from .requests import batches_of
 
 ROWS_AT_A_TIME = 2**16  # of vectors that are brought to length one
+
+LOWER = "lower batch_size, or max_tokens of recommender_config.json"
 
 
 @torch.inference_mode()
@@ -93,10 +96,20 @@ def user_vector_after(
 
 
 def _read(model: PeftModel, batch: dict[str, Tensor], **others: TextMemory) -> Tensor:
+    _check_tokens(model, batch["input_ids"])
     batch = {name: values.to(model.device) for name, values in batch.items()}
-    with in_eval_mode(model):
+    with in_eval_mode(model), says_what_to_lower("reading a batch of users", LOWER):
         users = model(**batch, **others, return_user_vectors=True).user_vectors
     return users / model.peft_config[model.active_adapter].temperature
+
+
+def _check_tokens(model: PeftModel, input_ids: Tensor) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if input_ids.numel() and input_ids.max() >= rows:
+        raise ValueError(
+            f"a prompt has the token {int(input_ids.max())} and the language model knows {rows}: "
+            "the tokenizer is of another one; take the one that the adapter was trained with"
+        )
 
 
 def score_candidates(

@@ -18,9 +18,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from laser_peft.data import PromptBuilder, Split
 from laser_peft.item_encoding import encode_items
-from laser_peft.runs import last_checkpoint
 from laser_peft.tuner import BiTuningConfig
 
+from .checkpoints import last_checkpoint
 from .epoch_order import is_within_an_epoch
 from .laser import LaserSettings, train_laser
 from .reading import kept_as_it_is, train_reading

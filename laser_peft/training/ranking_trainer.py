@@ -16,8 +16,6 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers import (
     EvalPrediction,
     ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -25,10 +23,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from laser_peft.data import PaddingCollator
 from laser_peft.evaluation import PROTOCOLS, ranks_of_targets, summarise
+from laser_peft.out_of_memory import says_what_to_lower
 
+from .checkpoints import Checkpoints
 from .epoch_order import generator_of
 from .progress import ShortProgress
 from .shared_steps import SharedSteps
+
+LOWER = (
+    "lower the batch size (--batch-size) or the longest prompt (--max-tokens), or take a machine "
+    "with more"
+)
 
 
 def metrics_of_ranks(prediction: EvalPrediction) -> dict[str, float]:
@@ -81,28 +86,6 @@ def with_negatives(
     return inputs | {"negatives": drawn.to(inputs["labels"].device)}
 
 
-class BestCheckpointHere(TrainerCallback):
-    """Looks for the best checkpoint in the folder of the run, which may have been moved."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Exchanges the path that the resumed state remembers.
-
-        Raises:
-            FileNotFoundError: if the best checkpoint is not there.
-        """
-        if not state.best_global_step:
-            return
-        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
-        if not best.is_dir():
-            raise FileNotFoundError(
-                f"{best}, the best checkpoint so far, is missing; restore it, or delete "
-                f"{args.output_dir} to train from the start"
-            )
-        state.best_model_checkpoint = str(best)
-
-
 class RankingTrainer(SharedSteps):
     """Trainer whose predictions are ranks ``(users, 2)``, a column for each protocol.
 
@@ -117,7 +100,7 @@ class RankingTrainer(SharedSteps):
             **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
         )
         self._use_one_gpu()
-        self.add_callback(BestCheckpointHere())
+        self.add_callback(Checkpoints())
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgress())
 
@@ -158,17 +141,35 @@ class RankingTrainer(SharedSteps):
             resume_from_checkpoint: a checkpoint folder to go on from. Where training had stopped
                 by then, early or at its end, only the best checkpoint is loaded.
             kwargs: as of transformers' Trainer.
+
+        Raises:
+            MemoryError: if memory does not suffice for a step.
+            ValueError: if the loss is no finite number any more.
         """
         if resume_from_checkpoint is not None:
             self._stay_stopped(Path(resume_from_checkpoint))
-        output = super().train(resume_from_checkpoint, **kwargs)
+        with says_what_to_lower("a step of training", LOWER):
+            output = super().train(resume_from_checkpoint, **kwargs)
         self._take_off_mixed_precision()
         self.model.eval()
         return output
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Takes a step; one whose loss is no number ends the training, before it spoils more."""
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss.item()} in step {self.state.global_step + 1} of "
+                f"{self.state.max_steps}: training stops, and what was saved before stays in "
+                f"{self.args.output_dir}; lower learning_rate ({self.args.learning_rate}), leave "
+                "bfloat16 out, and see whether a vector that was given is no finite number"
+            )
+        return loss
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates or predicts, as transformers' Trainer does."""
-        output = super().evaluation_loop(*args, **kwargs)
+        with says_what_to_lower("ranking a batch of users", LOWER):
+            output = super().evaluation_loop(*args, **kwargs)
         if not self.is_in_train:
             self._take_off_mixed_precision()
         return output

@@ -60,13 +60,8 @@ class SASRecSettings:
         check_at_least_one(self, "patience", "batch_size")
         if self.epochs is not None:
             check_at_least_one(self, "epochs")
-        if self.num_negatives < 0:
-            raise ValueError(
-                "SASRecSettings: num_negatives must be 0 (the whole catalogue) or more, got "
-                f"{self.num_negatives}"
-            )
         check_above_zero(self, "learning_rate")
-        check_not_below_zero(self, "weight_decay")
+        check_not_below_zero(self, "weight_decay", "num_negatives", "item_dropout")
         if not 0 <= self.item_dropout < 1:
             raise ValueError(
                 f"SASRecSettings: item_dropout must lie in [0, 1), got {self.item_dropout}"

@@ -38,6 +38,8 @@ def check_not_below_zero(settings: object, *names: str) -> None:
 
 def _finite(settings: object, name: str) -> float:
     value = getattr(settings, name)
-    if not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{type(settings).__name__}: {name} must be a number, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{type(settings).__name__}: {name} must be a finite number, got {value}")
     return value

@@ -27,10 +27,11 @@ from laser_peft.data.sequences import Example, training_events
 from laser_peft.losses import sampled_cross_entropy
 from laser_peft.masking import newest_state
 from laser_peft.processes import by_one
-from laser_peft.runs import last_checkpoint, save_whole
+from laser_peft.runs import save_whole
 from laser_peft.tuner.adapter import PartFactors
 from laser_peft.tuner.layer import ActiveAdapter
 
+from .checkpoints import last_checkpoint
 from .reading import kept_as_it_is, train_reading
 from .sasrec import SASRecSettings, train_sasrec
 

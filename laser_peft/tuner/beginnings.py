@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from laser_peft.eval_mode import in_eval_mode
+from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
 from .devices import device_of
 from .joining import read
 from .trimming import only_at
-from .trying import is_of_memory, reads_alike, runs_layers_again
+from .trying import reads_alike, runs_layers_again
 
 logger = logging.getLogger(__name__)
 

@@ -33,6 +33,7 @@ AT_LEAST_ONE = (
     "item_text_dim",
 )
 AT_LEAST_ZERO = ("num_prefix_tokens", "num_suffix_tokens", "num_text_items")
+MOST = 2**31 - 1  # of any size: beyond it shapes overflow before memory does
 SWITCHES = (
     *("bundle_encoder", "user_projection", "init_weights"),
     *("collaborative_skip", "text_skip"),
@@ -157,7 +158,10 @@ class BiTuningConfig(PeftConfig):
         Raises:
             ValueError: see the class.
         """
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"task_type cannot be {self.task_type!r}: {error}") from error
         self.peft_type = peft_type()
         self._check_values()
         self._check_that_values_fit_together()
@@ -229,6 +233,8 @@ class BiTuningConfig(PeftConfig):
                     raise ValueError(
                         f"{name} must be a whole number of at least {least}, got {value!r}"
                     )
+                if value > MOST:
+                    raise ValueError(f"{name} must be at most {MOST}, got {value}")
         for name in SWITCHES:
             value = getattr(self, name)
             if not isinstance(value, bool) and (value is not None or name not in may_be_none):

@@ -75,6 +75,8 @@ def load_encoder(config: BiTuningConfig) -> PreTrainedModel | None:
             config.collaborative_encoder,
             revision=config.collaborative_encoder_revision or "main",
             dtype=torch.float32,
+            trust_remote_code=False,  # said in so many words, or it is asked on the console
+            use_safetensors=True,
         )
     else:
         return None

@@ -14,16 +14,14 @@ from peft.utils.integrations import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .adapter import BiTuningAdapter
-from .base_model import check_base_model, embedding_scale, end_of_text, hidden_dim
+from .base_model import check_base_model
+from .building import build
 from .devices import device_of
-from .encoder import load_encoder
 from .fusing import ViewWeights
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
 from .reading import shares_texts, text_states
 from .registration import PREFIX
-from .sizes import resolve
 
 # With the other task types PEFT wraps a model that has a classification head or an encoder.
 SUPPORTED_TASKS = (TaskType.CAUSAL_LM, TaskType.FEATURE_EXTRACTION, None)
@@ -273,22 +271,7 @@ class BiTuningModel(BaseTuner):
         on_meta = init_empty_weights if low_cpu_mem_usage else nullcontext
         with on_meta():
             asked = config.as_asked()
-            encoder = load_encoder(asked)
-            resolved = resolve(
-                asked,
-                embedding_dim=embeddings.embedding_dim,
-                hidden_dim=hidden_dim(model),
-                encoder_config=None if encoder is None else encoder.config.to_diff_dict(),
-                encoder_dim=None if encoder is None else encoder.config.hidden_size,
-            )
-            if resolved.suffix_reading == "eos":
-                end_of_text(model)
-            adapter = BiTuningAdapter(
-                resolved,
-                embedding_dim=embeddings.embedding_dim,
-                hidden_dim=hidden_dim(model),
-                embedding_scale=embedding_scale(model),
-            )
+            resolved, adapter, encoder = build(asked, model)
         if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
             self.peft_config[adapter_name] = config = asked
         config.fill_in(resolved)  # in place, as PEFT expects; the adapter keeps its own

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser_peft.eval_mode import in_eval_mode
+from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
 from .devices import device_of
 from .joining import read
-from .trying import is_of_memory, reads_alike, runs_layers_again
+from .trying import reads_alike, runs_layers_again
 
 FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention")

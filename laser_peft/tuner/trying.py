@@ -17,11 +17,3 @@ def reads_alike(states: Tensor, expected: Tensor) -> bool:
     is_exact = torch.finfo(expected.dtype).eps < torch.finfo(torch.float16).eps
     tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
     return bool((states - expected).abs().max() <= tolerance * expected.float().std())
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Tells a lack of memory, of which the CPU's allocator has no class, from other errors."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "not enough memory" in said)
-    )

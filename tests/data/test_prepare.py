@@ -27,6 +27,7 @@ def test_prepared_files_read_back_as_the_same_data(inputs, tmp_path):
         "interactions.parquet",
         "catalogue.parquet",
         "report.json",
+        "checksums.json",
     }
     assert told["data"]["interactions"] == 7
     assert (told["log"]["rows"], told["log"]["events"]) == (9, 7)
@@ -153,3 +154,20 @@ def test_a_catalogue_numbers_many_items_at_once():
     assert catalogue.dense_array(pl.Series(["x", "z", "x"])).tolist() == [3, 1, 3]
     with pytest.raises(ValueError, match=r"1 of 2 items are not in the catalogue of 3: \['71'\]"):
         catalogue.dense_array(pl.Series(["71", "z"]))
+
+
+@pytest.mark.parametrize("name", ["interactions.parquet", "catalogue.parquet"])
+def test_a_prepared_file_that_was_damaged_is_named(tmp_path, name):
+    prepare(LogSource(str(write(tmp_path, "log.csv"))), None, tmp_path / "prepared")
+    file = tmp_path / "prepared" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not the file that was .* prepare the log"):
+        Catalogue.read(file)
+
+
+def test_checksums_of_another_tool_are_nobodys_business(tmp_path):
+    log = write(tmp_path, "log.csv")
+    (tmp_path / "checksums.json").write_text('{"log.csv": ["another tool"]}')
+    assert len(read_interactions(log).users)

@@ -38,6 +38,26 @@ def test_evaluate_finds_the_ranks_of_training_and_saves_them(trained, shop, tmp_
     assert "is there already and not empty; choose another folder" in refused.stderr
 
 
+def test_an_evaluation_that_breaks_off_leaves_no_folder(trained, shop, tmp_path, monkeypatch):
+    arguments = ["evaluate", trained[0] / "recommender", "--interactions"]
+    arguments += [shop / "interactions.csv.gz", "--output", tmp_path / "tested"]
+    save = Evaluation.save
+
+    def breaks(self, folder):
+        if self.name == "laser":
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "save", breaks)
+        refused = run_command(*arguments)
+    assert refused.exit_code == 2
+    assert "there is no room left on the disk" in refused.stderr
+    assert not (tmp_path / "tested").exists()
+    assert run_command(*arguments).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["tested"]
+
+
 def test_compare_prints_and_writes_every_difference(trained, tmp_path):
     folder = trained[0] / "evaluation"
     file = tmp_path / "comparison.json"

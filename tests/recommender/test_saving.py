@@ -78,7 +78,7 @@ def test_the_language_model_is_loaded_as_asked(saved, lm_folder):
 
 
 def test_without_a_tokenizer_of_its_own_a_folder_uses_the_language_models(recommender, saved):
-    for file in saved.glob("tokenizer*"):
+    for file in (*saved.glob("tokenizer*"), saved / "checksums.json"):
         file.unlink()
     loaded = LaserRecommender.from_pretrained(saved)
     assert loaded.prompts([1, 2, 3]) == recommender.prompts([1, 2, 3])
@@ -86,6 +86,7 @@ def test_without_a_tokenizer_of_its_own_a_folder_uses_the_language_models(recomm
 
 def test_a_language_model_that_is_gone_is_named(saved, lm_folder, tmp_path):
     told = json.loads((saved / "adapter_config.json").read_text())
+    (saved / "checksums.json").unlink()
     for name, error, message in (
         (str(tmp_path / "gone"), FileNotFoundError, "gone', which cannot be loaded .* llm="),
         (None, ValueError, "does not say which language model it was trained on; .* llm="),
@@ -127,30 +128,37 @@ def test_a_save_that_breaks_off_leaves_what_was_there(recommender, saved, monkey
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
-def test_the_config_file_is_the_last_to_come(recommender, saved, monkeypatch):
-    moved = []
-    replace = os.replace
+# The first moves, within the scratch folder, are of single files.
+@pytest.mark.parametrize("most", [3, 7, 11])
+def test_a_save_that_breaks_off_once_all_is_written_is_ended_by_the_next_reader(
+    recommender, saved, monkeypatch, most
+):
+    whole = {path.name for path in saved.iterdir()}
+    (saved / "removed_items.json").write_text("[]")
+    replace, moves = os.replace, []
 
     def breaks(source, target):
-        if Path(source).name == files.CONFIG_FILE:
+        if len(moves) == most:
             raise KeyboardInterrupt
-        if Path(target).parent == saved:
-            moved.append(Path(target).name)
+        moves.append(Path(target).name)
         replace(source, target)
 
-    monkeypatch.setattr("os.replace", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        recommender.save_pretrained(saved)
-    assert {"adapter_model.safetensors", "catalogue.parquet", "README.md"} <= set(moved)
-    with pytest.raises(FileNotFoundError, match="has no recommender_config.json"):
-        LaserRecommender.from_pretrained(saved)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            recommender.save_pretrained(saved)
+    assert (saved / ".finished").is_dir() == (".finished" in moves)
+    same_recommendations(LaserRecommender.from_pretrained(saved), recommender)
+    if ".finished" in moves:
+        assert {path.name for path in saved.iterdir()} == whole
 
 
 def test_what_this_one_lacks_is_not_left_over_from_another(recommender, saved):
     for name in files.OPTIONAL_FILES:
         (saved / name).write_text("[]")
+    (saved / ".unfinished").mkdir()  # of a save that was killed
     recommender.save_pretrained(saved)
-    assert not {path.name for path in saved.iterdir()} & set(files.OPTIONAL_FILES)
+    assert not {path.name for path in saved.iterdir()} & {*files.OPTIONAL_FILES, ".unfinished"}
 
 
 def test_a_folder_that_is_no_recommender_is_said(saved, tmp_path):

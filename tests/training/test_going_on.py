@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from laser_peft.data import Catalogue, Histories, leave_one_out, read_interactions
-from laser_peft.runs import last_checkpoint
 from laser_peft.training import RankingTrainer, SASRecSettings, train_sasrec
+from laser_peft.training.checkpoints import last_checkpoint
 
 
 @pytest.fixture(scope="module")

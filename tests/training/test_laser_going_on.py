@@ -8,8 +8,8 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig
-from laser_peft.runs import last_checkpoint
 from laser_peft.training import LaserSettings, train_laser
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.tuner.model import BiTuningModel
 
 X = 7

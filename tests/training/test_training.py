@@ -234,7 +234,7 @@ def test_ranking_calls_the_model_without_targets(model, split, prompts, monkeypa
         (lambda: SASRecSettings(learning_rate=0.0), "learning_rate must be above 0, got 0.0"),
         (lambda: SASRecSettings(weight_decay=-1.0), "weight_decay must not be below 0, got -1.0"),
         (lambda: SASRecSettings(item_dropout=1.0), r"item_dropout must lie in \[0, 1\), got 1.0"),
-        (lambda: SASRecSettings(num_negatives=-1), "num_negatives must be 0 .* got -1"),
+        (lambda: SASRecSettings(num_negatives=-1), "num_negatives must not be below 0, got -1"),
         (lambda: SASRecSettings(patience=0), "SASRecSettings: patience must be at least 1, got 0"),
     ],
 )

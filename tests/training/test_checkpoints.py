@@ -1,0 +1,81 @@
+"""Checkpoints that are damaged, and trainings that cannot go on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import NUM_ITEMS
+
+from laser_peft.training import SASRecSettings, train_sasrec
+from laser_peft.training.checkpoints import last_checkpoint
+
+SETTINGS = SASRecSettings(epochs=4, batch_size=7, hidden_size=11, patience=4)
+
+
+def train(split, folder, **options):
+    return train_sasrec(split, NUM_ITEMS, folder, SETTINGS, **options)
+
+
+@pytest.fixture
+def cut(split, tmp_path, stop_after):
+    """The folder of a training that was cut off, with a checkpoint of it."""
+    stop_after(12)
+    with pytest.raises(KeyboardInterrupt):
+        train(split, tmp_path / "cut")
+    stop_after(None)
+    return tmp_path / "cut"
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+def test_a_damaged_checkpoint_is_not_gone_on_from(split, cut, name, caplog):
+    newest = last_checkpoint(cut)
+    flip(next(cut.glob(f"{newest.rsplit('/')[-1]}/{name}")))
+    other = last_checkpoint(cut)
+    assert other is None or int(other.rsplit("-")[-1]) < int(newest.rsplit("-")[-1])
+    assert f"{name} is not the file that was written" in caplog.text
+
+
+def test_a_best_checkpoint_that_is_damaged_is_named(split, tmp_path, stop_after):
+    stop_after(14)
+    with pytest.raises(KeyboardInterrupt):
+        train(split, tmp_path)
+    stop_after(None)
+    newest = last_checkpoint(tmp_path)
+    (best,) = (file.parent for file in tmp_path.glob("*/config.json") if str(file.parent) != newest)
+    flip(best / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors is not .* delete .* from the start"):
+        train(split, tmp_path, resume_from_checkpoint=newest)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_its_step(split, tmp_path, monkeypatch):
+    settings, steps = replace(SETTINGS, learning_rate=0.5), []
+    forward = torch.nn.Module.__call__
+
+    def spoils(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        if type(self).__name__ == "SASRecModel" and output.loss is not None:
+            steps.append(1)
+            if len(steps) == 7:
+                output.loss = output.loss * torch.nan
+        return output
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", spoils)
+    with pytest.raises(ValueError, match=r"loss is nan in step 7 of 16: .* lower learning_rate \("):
+        train_sasrec(split, NUM_ITEMS, tmp_path, settings)
+    assert last_checkpoint(tmp_path).endswith("checkpoint-4")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_too_little_memory_says_what_to_lower(split, tmp_path, monkeypatch, error):
+    def too_large(*_, **__):
+        raise error("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr("laser_peft.collaborative.sasrec.SASRecModel.forward", too_large)
+    with pytest.raises(MemoryError, match="for a step of training: lower the batch size"):
+        train(split, tmp_path)
