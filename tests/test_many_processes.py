@@ -25,7 +25,7 @@ from laser_peft.evaluation import Evaluation
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import lm_text_vectors
 from laser_peft.processes import by_one
-from laser_peft.runs import last_checkpoint
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training import (
     LaserSettings,
     PromptDataset,
