@@ -25,7 +25,6 @@ from laser_peft.evaluation import Evaluation
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import lm_text_vectors
 from laser_peft.processes import by_one
-from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training import (
     LaserSettings,
     PromptDataset,
@@ -35,6 +34,7 @@ from laser_peft.training import (
     train_in_phases,
     train_laser,
 )
+from laser_peft.training.checkpoints import last_checkpoint
 
 TEXT_DIM = 7
 # 30 users, of whom not all learn: batches of 8 and 7 leave a last one smaller than the others, and

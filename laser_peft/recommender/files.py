@@ -133,7 +133,13 @@ def load_whitening(folder: Path) -> Whitening | None:
     file = folder / WHITENING_FILE
     if not file.is_file():
         return None
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}; save the recommender again") from error
+    shapes = [tuple(tensors[name].shape) for name in Whitening._fields if name in tensors]
+    if len(shapes) < 2 or [len(shape) for shape in shapes] != [1, 2] or shapes[0] != shapes[1][:1]:
+        raise ValueError(f"{file} must hold mean (H,) and directions (H, X), got {shapes}")
     return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))
 
 

@@ -3,7 +3,6 @@
 Axes: B users in a batch, N items in the catalogue, R recommendation width.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,6 @@ from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.item_texts import Whitening
 
 from . import saving
-from .approximate import FaissIndex
 from .best import Shelf, best_items, recall_of
 from .card import RunFacts
 from .config import RecommenderConfig
@@ -37,8 +35,8 @@ from .requests import (
     windows_of,
 )
 from .session import Session
+from .stock import Stock
 from .users import score_candidates, similar, user_vectors
-from .vector_cache import VectorCache
 
 BATCH_SIZE = 32  # users at a time
 Histories = Sequence[list[str] | tuple[str, ...]]
@@ -84,7 +82,7 @@ class LaserRecommender:
         facts: RunFacts | Mapping[str, Any] | None = None,
         item_vectors: torch.Tensor | None = None,
     ) -> None:
-        self._vectors = VectorCache(model, item_vectors)
+        self._stock = Stock(model, item_vectors)
         num_scored = len(self.item_vectors)
         if num_scored != len(catalogue):
             raise ValueError(
@@ -105,8 +103,6 @@ class LaserRecommender:
         self.whitening = whitening
         self.facts = RunFacts.of(facts)
         self._removed: set[str] = set()
-        self._whole_shelf: Shelf | None = None
-        self._index: FaissIndex | None = None
 
     @classmethod
     def from_pretrained(
@@ -386,7 +382,7 @@ class LaserRecommender:
     @property
     def item_vectors(self) -> torch.Tensor:
         """The ``(N, R)`` vectors that are scored, in the catalogue's order; read only."""
-        return self._vectors.vectors()
+        return self._stock.vectors
 
     def use_index(self, factory: str | None = "HNSW32", parameters: str | None = None) -> None:
         """Looks from now on only at candidates that an approximate index of FAISS names.
@@ -404,8 +400,7 @@ class LaserRecommender:
             ImportError: if FAISS is not installed.
             ValueError: if FAISS does not know the factory or a parameter.
         """
-        made = None if factory is None else FaissIndex(self.item_vectors, factory, parameters)
-        self._index = made
+        self._stock.use_index(factory, parameters)
 
     def index_recall(self, histories: Histories, k: int = 10) -> float:
         """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one."""
@@ -430,8 +425,7 @@ class LaserRecommender:
     def _append(self, new: Catalogue) -> None:
         catalogue = self.catalogue.extended(new)
         new = Catalogue(catalogue.frame.tail(len(new)))  # with the attributes of them all
-        vectors = self.item_vectors
-        prompts = self.prompts.extended(new)
+        known, prompts = self.item_vectors, self.prompts.extended(new)
         if self.config.reads_items:
             texts = own_vectors_of(self.model, prompts, len(new))
         else:
@@ -439,10 +433,7 @@ class LaserRecommender:
                 self.model, self.tokenizer, new, self.config.prompt, self.whitening
             )
         self.model.add_item_text_vectors(texts)
-        self._whole_shelf = None  # which holds the old vectors
-        grown = self._vectors.grow()
-        if self._index is not None and self._index.vectors is vectors:
-            self._index.add(grown)
+        self._stock.grow(known)
         self.catalogue, self.prompts = catalogue, prompts
 
     def read(
@@ -465,25 +456,7 @@ class LaserRecommender:
     ) -> Shelf:
         """Gives what may be recommended; arguments and errors are those of :meth:`recommend`."""
         check_at_least_one(k=k)
-        allowed = allowed_items(self.catalogue, self._removed, allow, deny)
-        vectors = self.item_vectors
-        index = self._current_index(vectors)
-        if allowed is not None:
-            return Shelf.of(vectors, allowed, index)
-        kept = self._whole_shelf
-        if kept is None or kept.vectors is not vectors or kept.index is not index:
-            kept = self._whole_shelf = Shelf(vectors, index=index)  # keeps what it finds out
-        return kept
-
-    def _current_index(self, vectors: torch.Tensor) -> FaissIndex | None:
-        if self._index is not None and self._index.vectors is not vectors:
-            warnings.warn(
-                "the item vectors have changed since the index was made, and every item is looked "
-                "at again; call use_index once more",
-                stacklevel=4,
-            )
-            self._index = None
-        return self._index
+        return self._stock.shelf(allowed_items(self.catalogue, self._removed, allow, deny))
 
     def best(
         self, users: torch.Tensor, shelf: Shelf, k: int, left_out: Sequence[np.ndarray] | None

@@ -167,7 +167,7 @@ def check_at_least_one(**numbers: int) -> None:
 
 def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarray:
     try:
-        return dense_history(catalogue, ids)
+        return dense_history(catalogue, list(ids) if isinstance(ids, Mapping) else ids)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

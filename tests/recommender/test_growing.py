@@ -33,17 +33,17 @@ def table_of(recommender):
 
 def test_what_was_there_stays_as_it_is_to_the_last_bit(recommender):
     everything = {"k": 99, "exclude_seen": False, "allow": recommender.catalogue.item_ids}
-    vectors = recommender._vectors.vectors().clone()
+    vectors = recommender.item_vectors.clone()
     text, events = table_of(recommender).text.clone(), table_of(recommender).events.clone()
     found = recommender.recommend(HISTORIES, **everything)
     prompts = [recommender.prompts([item]) for item in range(1, NUM_ITEMS + 1)]
     recommender.add_items(NEW)
-    assert torch.equal(recommender._vectors.vectors()[:NUM_ITEMS], vectors)
+    assert torch.equal(recommender.item_vectors[:NUM_ITEMS], vectors)
     assert torch.equal(table_of(recommender).text[:NUM_ITEMS], text)
     assert torch.equal(table_of(recommender).events[:NUM_ITEMS], events)
     assert recommender.recommend(HISTORIES, **everything) == found
     assert [recommender.prompts([item]) for item in range(1, NUM_ITEMS + 1)] == prompts
-    torch.testing.assert_close(recommender._vectors.vectors(), recommender.model.item_vectors())
+    torch.testing.assert_close(recommender.item_vectors, recommender.model.item_vectors())
 
 
 def test_new_items_have_their_texts_vectors_by_the_very_map_of_training(recommender):

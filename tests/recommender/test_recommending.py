@@ -216,7 +216,7 @@ def test_item_vectors_that_are_kept_follow_every_change(lm_folder, encoder_folde
     table = fused.model.collaborative_encoder.get_input_embeddings().weight
 
     def kept():
-        vectors = fused._vectors.vectors()
+        vectors = fused.item_vectors
         assert torch.equal(vectors, fused.model.item_vectors())
         return vectors.clone()
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig
 from laser_peft.item_encoding import encode_items
-from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training import LaserSettings, phases, phases_of, train_in_phases
+from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training.laser_trainer import LaserTrainer
 from laser_peft.training.phases import Phase
 
