@@ -110,6 +110,8 @@ def test_a_checkpoint_cut_off_in_writing_is_passed_over(encoder, shop, tmp_path,
     (tmp_path / "run" / "run.json").write_text((encoder / "run.json").read_text())
     result = run_command(*arguments(shop, tmp_path / "run"), "--resume")
     assert result.exit_code == 0, result.output
+    assert not cut_off.exists()
+    assert list(cut_off.parent.glob("checkpoint-*/trainer_state.json"))
 
 
 def test_an_adapter_takes_an_encoder_that_is_there(encoder, shop, lm_folder, tmp_path):

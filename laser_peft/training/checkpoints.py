@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,26 @@ def last_checkpoint(folder: Path) -> str | None:
 
     A damaged one is warned of in the log: training goes on from an older one, or begins anew.
     """
-    found = folder.glob(f"{NAME}*/{TRAINER_STATE_NAME}")
-    by_step = {int(file.parent.name.removeprefix(NAME)): file for file in found}
+    by_step = _by_step(folder)
     for step in sorted(by_step, reverse=True):
-        try:
-            json.loads(by_step[step].read_bytes())
-            check_checksums(by_step[step].parent, advice="it is left out")
-        except (ValueError, OSError) as error:
-            logger.warning("%s is damaged, and not gone on from: %s", by_step[step].parent, error)
-            continue
-        return str(by_step[step].parent)
+        wrong = _what_is_wrong(by_step[step])
+        if wrong is None:
+            return str(by_step[step])
+        if (by_step[step] / TRAINER_STATE_NAME).exists():
+            logger.warning("%s is damaged, and not gone on from: %s", by_step[step], wrong)
+    return None
+
+
+def _by_step(folder: Path) -> dict[int, Path]:
+    return {int(path.name.removeprefix(NAME)): path for path in folder.glob(f"{NAME}[0-9]*")}
+
+
+def _what_is_wrong(checkpoint: Path) -> Exception | None:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+        check_checksums(checkpoint, advice="it is left out")
+    except (ValueError, OSError) as error:
+        return error
     return None
 
 
@@ -43,6 +54,8 @@ class Checkpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = _folder(args, state.global_step)
+        if not folder.is_dir():
+            return  # the Trainer has chosen others to keep
         names = [path.name for path in folder.iterdir() if path.is_file()]
         kept = [name for name in names if name != CHECKSUMS and not name.startswith(BY_EACH)]
         write_checksums(folder, kept, may_change=())
@@ -52,10 +65,17 @@ class Checkpoints(TrainerCallback):
     ) -> None:
         """Looks for the best checkpoint in the folder of the run, which may have been moved.
 
+        What was cut off in writing, of a step that is still to come, goes: the Trainer would keep
+        it, as the newest, in place of those it is about to write.
+
         Raises:
             FileNotFoundError: if the best checkpoint is not there.
             ValueError: if it is damaged.
         """
+        if state.is_world_process_zero:
+            for step, checkpoint in _by_step(Path(str(args.output_dir))).items():
+                if step > state.global_step and _what_is_wrong(checkpoint):
+                    shutil.rmtree(checkpoint)
         if not state.best_global_step:
             return
         best = _folder(args, state.best_global_step)
