@@ -24,7 +24,9 @@ def server(trained, tmp_path):
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, "--port", "0", "--max-batch-size", "2"], stderr=file, stdout=file
+            [*command, "--port", "0", "--max-batch-size", "1000", "--max-wait-ms", "2000"],
+            stderr=file,
+            stdout=file,
         )
     while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
         assert process.poll() is None, log.read_text()
@@ -51,8 +53,8 @@ def test_what_is_in_flight_is_answered_when_it_is_told_to_stop(server):
         asking = [threading.Thread(target=ask) for _ in range(4)]
         for one in asking:
             one.start()
-        while "waiting_histories 0.0" in client.get("/metrics").text and not statuses:
-            pass
+        while "waiting_histories 256.0" not in client.get("/metrics").text:
+            assert not statuses  # the model waits two seconds for more
         process.send_signal(signal.SIGTERM)
         for one in asking:
             one.join()
