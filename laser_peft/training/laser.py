@@ -170,6 +170,7 @@ def train_laser(
         ),
         callbacks=list(callbacks),
         num_negatives=settings.num_negatives,
+        split_batches=True,
     )
     if settings.epochs == 0:
         trainer.evaluate()  # which weighs

@@ -144,6 +144,7 @@ def train_reading(
         callbacks=list(callbacks),
         num_items=len(texts),
         num_negatives=negatives_of(len(texts)),
+        split_batches=True,
     )
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
 

@@ -192,4 +192,5 @@ def sasrec_trainer(
         ],
         num_negatives=settings.num_negatives,
         item_dropout=settings.item_dropout,
+        split_batches=True,
     )

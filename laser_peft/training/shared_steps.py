@@ -19,9 +19,14 @@ from .item_dropout import IGNORE_INDEX
 class SharedSteps(Trainer):
     """Trainer of which every process takes its share of a step.
 
-    Differs: ``per_device_train_batch_size`` counts the examples of a step in all processes
-    together. Which they are, and the loss and the gradients, are those of one process, but for what
-    dropout draws.
+    Which examples a step has, its loss and its gradients are those of one process with as large a
+    step, but for what dropout draws.
+
+    Args:
+        *args: as of transformers' Trainer.
+        split_batches: as Accelerate names it: ``per_device_train_batch_size`` counts the examples
+            of a step in all processes together, and not in each.
+        **kwargs: as of transformers' Trainer.
 
     Raises:
         ValueError: if no process holds the whole model.
@@ -30,9 +35,10 @@ class SharedSteps(Trainer):
     # Our losses are means; Trainer would otherwise take them for sums under accumulation.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, split_batches: bool = False, **kwargs: Any) -> None:
         refuse_shards()
         super().__init__(*args, **kwargs)
+        self.split_batches = split_batches
         self.model_accepts_loss_kwargs = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +55,7 @@ class SharedSteps(Trainer):
         state, dataset = self.accelerator, self.train_dataset
         batches = SharedBatches(
             self._get_train_sampler(),
-            self._train_batch_size,
+            self._step_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             process_index=state.process_index,
             num_processes=state.num_processes,
@@ -70,7 +76,12 @@ class SharedSteps(Trainer):
 
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
         """Returns the examples of an optimizer step."""
-        return self._train_batch_size * args.gradient_accumulation_steps
+        return self._step_size * args.gradient_accumulation_steps
+
+    @property
+    def _step_size(self) -> int:
+        processes = 1 if self.split_batches else self.accelerator.num_processes
+        return self._train_batch_size * processes
 
     def compute_loss(
         self,

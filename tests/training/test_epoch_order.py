@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import run_command, train_arguments
 from torch.utils.data import RandomSampler
 
@@ -55,6 +56,20 @@ def test_nobody_is_stood_in_for_by_an_example_that_is_marked():
     collate = StandIn(lambda examples: {"ids": list(examples)}, [5, 6])
     assert collate([6]) == {"ids": [6]}
     assert collate([]) == {"ids": [5], STANDS_IN: True}
+
+
+@pytest.mark.parametrize(("split_batches", "size"), [(False, 12), (True, 4)])
+def test_a_step_has_the_batch_of_every_process_or_one_for_all(
+    monkeypatch, tmp_path, split_batches, size
+):
+    args = ranking_arguments(tmp_path, per_device_train_batch_size=4)
+    rows = [{"x": row} for row in range(N)]
+    trainer = RankingTrainer(
+        torch.nn.Linear(2, 3), args, train_dataset=rows, split_batches=split_batches
+    )
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+    assert trainer.get_total_train_batch_size(args) == size
+    assert len(trainer.get_train_dataloader()) == -(-N // size)
 
 
 @pytest.mark.parametrize(
