@@ -94,11 +94,9 @@ class RankingTrainer(SharedSteps):
     """
 
     def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any) -> None:
-        super().__init__(
-            model,
-            args,
-            **{"data_collator": PaddingCollator(), "compute_metrics": metrics_of_ranks} | kwargs,
-        )
+        kwargs.setdefault("data_collator", PaddingCollator())
+        kwargs.setdefault("compute_metrics", metrics_of_ranks)
+        super().__init__(model, args, **kwargs)
         self._use_one_gpu()
         self.add_callback(Checkpoints())
         if self.pop_callback(ProgressCallback) is not None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from .base_model import embed, inputs_beside_embeddings
+from .inputs import HISTORY_ARGUMENTS
 from .language import join_prefix, mask_and_positions, prefix_of
 from .layer import ActiveAdapter
-from .recommending import HISTORY_ARGUMENTS
 
 # Keeps no cache, and so has no first step from which to go on by ids alone.
 WRITE_WITHOUT_MEMORY = ("openai-gpt",)

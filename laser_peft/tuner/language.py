@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .base_model import check_length, embed, inputs_beside_embeddings, real_tokens
+from .inputs import HISTORY_ARGUMENTS
 from .joining import JoinedTokens, join, place, read
 from .layer import ActiveAdapter
-from .recommending import HISTORY_ARGUMENTS
 
 IGNORE_INDEX = -100
 # Under these names LMs take what they remember of earlier tokens.

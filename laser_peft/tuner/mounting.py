@@ -18,14 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .generation import generate_with_prefix
+from .inputs import RECOMMENDATION_ARGUMENTS, RecommendationInputs, wants_recommendation
 from .language import forward_with_prefix
 from .layer import ActiveAdapter, BiTuningLayer
-from .recommending import (
-    RECOMMENDATION_ARGUMENTS,
-    RecommendationInputs,
-    recommend,
-    wants_recommendation,
-)
+from .recommending import recommend
 
 # Must not contain the method's prefix: PEFT skips such modules when it deletes an adapter.
 MOUNT = "laser_layer"
