@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
-from laser_peft.processes import read_together
+from laser_peft.processes import check_alike, read_together
 
 
 @torch.no_grad()
@@ -56,6 +56,7 @@ def encode_items(
         inputs = {name: values.to(model.device) for name, values in batch.items()}
         return model(**inputs, return_user_vectors=True).user_vectors.float().cpu()
 
+    check_alike("items", distinct)
     with in_eval_mode(model):
         vectors = read_together(portions, read, unit="item")
     return vectors[torch.tensor([rows[key] for key in keys])]

@@ -19,7 +19,7 @@ from laser_peft.data import Catalogue, PaddingCollator, PromptTemplate
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.masking import mean_over_real
 from laser_peft.portions import TOKENS_IN_CACHES, portions
-from laser_peft.processes import read_together
+from laser_peft.processes import check_alike, read_together
 
 SHRINKAGE = 0.1  # of whitening, in mean variances
 SMALLEST_SPREAD = 1e-5  # of a dimension, in means of it
@@ -189,5 +189,6 @@ def text_vectors(
         own[:, : len(opening)] = False
         return mean_over_real(states.float(), own.to(states.device)).cpu()
 
+    check_alike("item texts", tokens)
     cut = list(portions([len(ids) for ids in tokens], most_tokens=at_once))
     return read_together(cut, read_portion, unit="item text")

@@ -3,7 +3,8 @@
 Every process calls these at the same place of the program, as it does all that Accelerate offers.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -84,6 +85,28 @@ def summed(values: Tensor) -> Tensor:
     if state.num_processes == 1:
         return values
     return reduce(values.to(state.device), "sum").to(values.device)
+
+
+def check_alike(what: str, values: Iterable[object]) -> None:
+    """Makes sure that every process has the same, of which each is about to take a share.
+
+    Args:
+        what: the values, in the plural, for the error.
+        values: whatever ``repr`` tells apart.
+
+    Raises:
+        ValueError: if one process has others.
+    """
+    if processes().num_processes == 1:
+        return
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(f"{value!r}\n".encode())
+    if len(set(gather_object([digest.hexdigest()]))) > 1:
+        raise ValueError(
+            f"every process must have the same {what}, for they share the reading of them; give "
+            "all of them to each process"
+        )
 
 
 def read_together(

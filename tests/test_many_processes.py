@@ -24,7 +24,7 @@ from laser_peft.data import Split
 from laser_peft.evaluation import Evaluation
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import lm_text_vectors
-from laser_peft.processes import by_one
+from laser_peft.processes import by_one, check_alike
 from laser_peft.training import (
     LaserSettings,
     PromptDataset,
@@ -142,6 +142,8 @@ def join(rank: int, count: int, folder: Path) -> None:
 
 def work_in_a_process(rank, count, folder, jobs, *arguments):
     join(rank, count, folder)
+    with pytest.raises(ValueError, match="every process must have the same item texts"):
+        check_alike("item texts", [rank])
     torch.save(work(jobs, folder, *arguments), folder / f"{rank}.pt")
     by_one((folder / "written").touch, exist_ok=False)  # twice, and it fails
     dist.destroy_process_group()

@@ -24,6 +24,7 @@ def fingerprint(recommender: LaserRecommender) -> str:
     told = [
         asdict(recommender.config),
         recommender.removed,
+        recommender.index,
         recommender.catalogue.item_ids,
         recommender.catalogue.titles,
         [recommender.prompts([1 + row]) for row in range(min(PROMPTS, len(recommender.catalogue)))],
@@ -31,7 +32,9 @@ def fingerprint(recommender: LaserRecommender) -> str:
     for part in told:
         digest.update(json.dumps(part, sort_keys=True).encode())
     model = recommender.model
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    # Scores are of these, and they may be stored in another precision.
+    vectors = ("item vectors", recommender.item_vectors)
+    for name, tensor in (vectors, *model.named_parameters(), *model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_sample(tensor))
     return digest.hexdigest()

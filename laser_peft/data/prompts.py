@@ -161,8 +161,9 @@ class PromptBuilder:
 
     def _numbers(self, count: int) -> list[list[int]]:
         """Returns what stands before the items, by their numbers up to ``count``."""
-        known = len(self._number_tokens)
-        if known <= count:
-            places = [self.template.line(place, "")[0] for place in range(known, count + 1)]
-            self._number_tokens += self._pieces.plain(places)
-        return self._number_tokens
+        numbers = self._number_tokens
+        if len(numbers) <= count:
+            places = [self.template.line(place, "")[0] for place in range(len(numbers), count + 1)]
+            # A list of its own: another thread may be making one too.
+            self._number_tokens = numbers = numbers + self._pieces.plain(places)
+        return numbers

@@ -36,6 +36,7 @@ class FaissIndex:
         self, vectors: Tensor, factory: str, parameters: str | None = None, seed: int = 0
     ) -> None:
         faiss = _faiss()
+        self.factory, self.parameters = factory, parameters
         try:
             self._index = faiss.index_factory(vectors.size(1), factory, faiss.METRIC_INNER_PRODUCT)
             lists = faiss.try_extract_index_ivf(self._index)
@@ -50,6 +51,11 @@ class FaissIndex:
                 f"FAISS cannot make the index {factory!r} with the parameters {parameters!r} of "
                 f"vectors {vectors.size(1)} wide: {str(error).splitlines()[-1]}"
             ) from error
+        if lists is not None and lists.nlist > len(vectors):
+            raise ValueError(
+                f"the index {factory!r} wants {lists.nlist} lists, and there are {len(vectors)} "
+                "items; ask for fewer lists than items, or none of an index at all"
+            )
         faiss.omp_set_num_threads(torch.get_num_threads())
         if not self._index.is_trained:
             wanted = len(vectors) if lists is None else POINTS_A_LIST * lists.nlist

@@ -35,7 +35,8 @@ def exchanged(
     scratch.mkdir()
     try:
         yield scratch
-        written = {path.name for path in scratch.iterdir()}
+        # Of the files; a folder of a tokenizer's chat templates goes without.
+        written = {path.name for path in scratch.iterdir() if path.is_file()}
         write_checksums(scratch, written, may_change=may_change)
         os.replace(scratch, folder / FINISHED)
         finish(folder, optional=optional)
@@ -52,9 +53,9 @@ def finish(folder: Path, *, optional: Collection[str]) -> None:
     finished = folder / FINISHED
     if not finished.is_dir():
         return
-    if kept := read_checksums(finished, advice="delete it, and save again"):
-        for name in set(optional) - kept.keys():
-            (folder / name).unlink(missing_ok=True)
+    if read_checksums(finished, advice="delete it, and save again"):
+        for name in set(optional) - {path.name for path in finished.iterdir()}:
+            _remove(folder / name)
         names = sorted(path.name for path in finished.iterdir())
         names.sort(key=lambda name: name == CHECKSUMS)
         for name in names:
@@ -64,7 +65,16 @@ def finish(folder: Path, *, optional: Collection[str]) -> None:
 
 def _move(source: Path, target: Path) -> None:
     try:
+        if target.is_dir():  # which nothing can take the place of
+            _remove(target)
         os.replace(source, target)
     except FileNotFoundError:  # another process ends it too
         if not target.exists():
             raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -29,10 +29,11 @@ REMOVED_FILE = "removed_items.json"
 FACTS_FILE = "run_facts.json"
 CARD_FILE = "README.md"
 VECTORS_FILE = "item_vectors.safetensors"
+CHAT_TEMPLATES = "additional_chat_templates"  # a folder, of tokenizers with several of them
 # No others are read in their place: PEFT would take a pickle.
 ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # What a folder may lack.
-OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE, VECTORS_FILE)
+OPTIONAL_FILES = (WHITENING_FILE, REMOVED_FILE, FACTS_FILE, VECTORS_FILE, CHAT_TEMPLATES)
 # Tables stay in their file until they are used; Windows replaces no file that is mapped.
 MAPPED = os.name == "posix"
 VECTOR_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -161,13 +162,5 @@ def load_vectors(folder: Path) -> Tensor | None:
     try:
         vectors = load_file(file)["vectors"]
         return vectors if MAPPED else vectors.clone()
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"{file} is damaged: {error!r}; save the recommender again") from error
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{file} is damaged: {error}; save the recommender again") from error
-    shapes = [tuple(tensors[name].shape) for name in Whitening._fields if name in tensors]
-    if len(shapes) < 2 or [len(shape) for shape in shapes] != [1, 2] or shapes[0] != shapes[1][:1]:
-        raise ValueError(f"{file} must hold mean (H,) and directions (H, X), got {shapes}")
-    return Whitening(*(tensors[name].to(torch.float32) for name in Whitening._fields))

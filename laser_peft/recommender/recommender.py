@@ -361,7 +361,8 @@ class LaserRecommender:
         """Adds items to the catalogue by their texts, without training.
 
         Vectors, scores and numbers of the items there are stay as they are. Nothing is changed if
-        there is an error. A removed item comes back as it was.
+        there is an error. A removed item comes back as it was. Where there are several processes
+        all of them call it, with the same items.
 
         Args:
             items: a catalogue, or mappings with an ``item_id`` and attributes, of which some may
@@ -402,8 +403,19 @@ class LaserRecommender:
         """
         self._stock.use_index(factory, parameters)
 
+    @property
+    def index(self) -> tuple[str, str | None] | None:
+        """Factory and parameters that :meth:`use_index` was called with; None: no index."""
+        return self._stock.index
+
     def index_recall(self, histories: Histories, k: int = 10) -> float:
-        """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one."""
+        """Returns which part of the k best of histories the index finds, 0 to 1; 1 without one.
+
+        Raises:
+            ValueError: if there is no history, or one names an unknown item.
+        """
+        if not len(histories):
+            raise ValueError("recall is a mean over histories, got none; give at least one")
         windows = dense_histories(self.catalogue, batches_of(histories, BATCH_SIZE))
         users = [self.read(window) for window in windows]
         return recall_of(self.shelf(k), torch.cat(users), k)
@@ -415,7 +427,7 @@ class LaserRecommender:
             ValueError: if an item is unknown.
         """
         dense = dense_history(self.catalogue, item_ids)
-        self._removed.update(self.catalogue.item_ids[number - 1] for number in dense)
+        self._removed.update(self.catalogue.names(dense)[0])
 
     @property
     def removed(self) -> list[str]:
@@ -433,7 +445,11 @@ class LaserRecommender:
                 self.model, self.tokenizer, new, self.config.prompt, self.whitening
             )
         self.model.add_item_text_vectors(texts)
-        self._stock.grow(known)
+        try:
+            self._stock.grow(known)
+        except BaseException:
+            self.model.take_back_item_text_vectors(len(new))
+            raise
         self.catalogue, self.prompts = catalogue, prompts
 
     def read(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from laser_peft.data import Catalogue
+from laser_peft.wording import shortly
 
 WINDOW = 32  # batches of histories that are held at most, to read those of like length together
-LONGEST = 80  # characters of a value in an error
 
 
 def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
@@ -26,7 +26,7 @@ def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
         alone = histories[lists.index(False)]
         raise ValueError(
             "give one list of item ids, or a list of such lists; got both: "
-            f"{_shortly(alone)} stands beside a list"
+            f"{shortly(alone)} stands beside a list"
         )
     return histories, any(lists)
 
@@ -160,7 +160,7 @@ def check_at_least_one(**numbers: int) -> None:
     """
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise TypeError(f"{name} must be a whole number, got {_shortly(number)}")
+            raise TypeError(f"{name} must be a whole number, got {shortly(number)}")
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
@@ -180,15 +180,10 @@ def refuse_text(ids: Iterable[Any]) -> Iterable[Any]:
         ValueError: if it is a text, whose characters are no ids.
     """
     if not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
-        raise TypeError(f"item ids come as a list, got {_shortly(ids)}")
+        raise TypeError(f"item ids come as a list, got {shortly(ids)}")
     if isinstance(ids, str):
         raise ValueError(
-            f"item ids come as a list, got the text {_shortly(ids)}; for one item pass "
-            f"[{_shortly(ids)}]"
+            f"item ids come as a list, got the text {shortly(ids)}; for one item pass "
+            f"[{shortly(ids)}]"
         )
     return ids
-
-
-def _shortly(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"

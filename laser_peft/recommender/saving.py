@@ -63,7 +63,7 @@ def load(
     config = _read_config(folder / files.CONFIG_FILE)
     adapter = read_adapter_config(folder / files.ADAPTER_CONFIG_FILE)
     if isinstance(llm, str):
-        adapter.base_model_name_or_path, adapter.revision, llm = llm, None, None
+        adapter.base_model_name_or_path, adapter.revision = llm, None
     catalogue = Catalogue.load(folder / files.CATALOGUE_FILE)
     whitening = files.load_whitening(folder)
     facts = RunFacts.of(read_json(folder / files.FACTS_FILE, None, dict))
@@ -73,15 +73,19 @@ def load(
     tokenizer = load_tokenizer(
         folder if has_tokenizer else adapter.base_model_name_or_path or "", token
     )
-    if llm is None:
+    base = llm
+    if base is None or isinstance(base, str):
         options = {"dtype": dtype or config.dtype, "token": token}
         if device_map is not None:
             options["device_map"] = device_map
-        llm = files.load_llm(adapter, **options)
-    is_whole = check_file(folder / files.ADAPTER_FILE, adapter, llm)
-    is_mapped = is_whole and files.MAPPED and getattr(llm, "hf_device_map", None) is None
+        base = files.load_llm(adapter, **options)
+    is_whole = check_file(folder / files.ADAPTER_FILE, adapter, base)
+    # PEFT would leave mapped tensors where it has read them, on the first GPU if there is one.
+    is_here = base.device.type == "cpu" and getattr(base, "hf_device_map", None) is None
+    is_mapped = is_whole and is_here and files.MAPPED
     # Last: a model that was passed must not be left with an adapter of which the rest is damaged.
-    model = PeftModel.from_pretrained(llm, str(folder), low_cpu_mem_usage=is_mapped)
+    device = {"torch_device": "cpu"} if is_mapped else {}
+    model = PeftModel.from_pretrained(base, str(folder), low_cpu_mem_usage=is_mapped, **device)
     return Loaded(model, tokenizer, catalogue, config, whitening, facts, removed, vectors)
 
 
@@ -140,7 +144,8 @@ def push(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         save(recommender, Path(folder), repo_id)
-        written = {path.name: path for path in Path(folder).iterdir()}
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        written = {path.relative_to(folder).as_posix(): path for path in paths}
         # Those of an earlier upload would be taken for this one's.
         old = [name for name in files.OPTIONAL_FILES if name not in written]
         commit = api.create_commit(

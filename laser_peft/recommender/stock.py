@@ -40,6 +40,11 @@ class Stock:
         made = None if factory is None else FaissIndex(self.vectors, factory, parameters)
         self._index = made
 
+    @property
+    def index(self) -> tuple[str, str | None] | None:
+        """Factory and parameters of the index; None: there is none."""
+        return None if self._index is None else (self._index.factory, self._index.parameters)
+
     def grow(self, known: Tensor) -> None:
         """Takes in the items that the adapter has just been given, and puts them into the index.
 

@@ -12,6 +12,7 @@ from peft import PeftConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from laser_peft.tuner import BiTuningConfig
+from laser_peft.wording import shortly
 
 
 def read_json(path: Path, default: Any, kind: type) -> Any:
@@ -34,7 +35,7 @@ def read_json(path: Path, default: Any, kind: type) -> Any:
     texts = kind is dict or (isinstance(told, list) and all(isinstance(t, str) for t in told))
     if not isinstance(told, kind) or not texts:
         wanted = "an object" if kind is dict else "a list of texts"
-        raise ValueError(f"{path} must hold {wanted}, got {_shortly(told)}")
+        raise ValueError(f"{path} must hold {wanted}, got {shortly(told)}")
     return told
 
 
@@ -48,17 +49,17 @@ def read_adapter_config(path: Path) -> BiTuningConfig:
     if told.get("peft_type") != "BITUNING":
         raise ValueError(
             f"{path} must be of an adapter with peft_type 'BITUNING', got "
-            f"{_shortly(told.get('peft_type'))}"
+            f"{shortly(told.get('peft_type'))}"
         )
     encoder = told.get("collaborative_encoder_config")
     if encoder is not None and not isinstance(encoder, Mapping):
         raise ValueError(
-            f"{path}: collaborative_encoder_config must be an object, got {_shortly(encoder)}"
+            f"{path}: collaborative_encoder_config must be an object, got {shortly(encoder)}"
         )
     names = ("base_model_name_or_path", "revision", "collaborative_encoder")
     for name in (*names, "collaborative_encoder_revision"):
         if not isinstance(told.get(name), str | None):
-            raise ValueError(f"{path}: {name} must be a text, got {_shortly(told[name])}")
+            raise ValueError(f"{path}: {name} must be a text, got {shortly(told[name])}")
     try:
         config = PeftConfig.from_pretrained(str(path.parent))
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -79,8 +80,3 @@ def load_tokenizer(name: str | Path, token: str | bool | None) -> PreTrainedToke
         raise ValueError(
             f"the tokenizer of {name} cannot be read: {type(error).__name__}: {error}"
         ) from error
-
-
-def _shortly(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= 80 else f"{said[:79]}…"

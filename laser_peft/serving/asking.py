@@ -1,17 +1,22 @@
 """What a request asks for: read from JSON, checked against the limits, in dense ids."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from laser_peft.data import Catalogue
+from laser_peft.wording import shortly
 
 from .answering import Query
 from .limits import ServingLimits
 from .refusals import Refused, invalid
 
-SHOWN = 80  # characters of a wrong value that the error repeats
+# A check ends at the first wrong id: a report of all in a large body takes seconds.
+Ids = Annotated[list[str], Field(fail_fast=True)]
+Histories = Annotated[list[Ids], Field(fail_fast=True)]
 
 
 class RecommendRequest(BaseModel):
@@ -19,12 +24,12 @@ class RecommendRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    history: list[str] | None = Field(None, description="item ids, oldest first; [] for a new user")
-    histories: list[list[str]] | None = Field(None, description="several, instead of history")
+    history: Ids | None = Field(None, description="item ids, oldest first; [] for a new user")
+    histories: Histories | None = Field(None, description="several, instead of history")
     k: int = Field(10, description="how many items")
     exclude_seen: bool = Field(True, description="leave out items of the history")
-    allow: list[str] | None = Field(None, description="ids that alone may be recommended")
-    deny: list[str] | None = Field(None, description="ids that may not be, stronger than allow")
+    allow: Ids | None = Field(None, description="ids that alone may be recommended")
+    deny: Ids | None = Field(None, description="ids that may not be, stronger than allow")
 
     def listed(self) -> list[list[str]]:
         """Returns the histories, one or several."""
@@ -38,6 +43,14 @@ def read_request(body: bytes, limits: ServingLimits) -> RecommendRequest:
         Refused: if it is no JSON, not of this form, or beyond the limits.
     """
     try:
+        told = from_json(body)
+    except ValueError as error:
+        raise invalid(f"the body must be JSON: {error}") from error
+    known = RecommendRequest.model_fields
+    unknown = [name for name in told if name not in known] if isinstance(told, dict) else []
+    if unknown:
+        raise invalid(f"a request has {', '.join(known)}, got {shortly(unknown[0])} too")
+    try:
         asked = RecommendRequest.model_validate_json(body)
     except ValidationError as error:
         raise invalid(_say(error)) from error
@@ -46,7 +59,7 @@ def read_request(body: bytes, limits: ServingLimits) -> RecommendRequest:
     if asked.histories == []:
         raise invalid("histories must hold at least one history, got none")
     if not 1 <= asked.k <= limits.max_k:
-        raise invalid(f"k must lie in 1..{limits.max_k}, got {_shown(asked.k)}")
+        raise invalid(f"k must lie in 1..{limits.max_k}, got {shortly(asked.k)}")
     _check_sizes(asked, limits)
     return asked
 
@@ -109,12 +122,5 @@ def _check_sizes(asked: RecommendRequest, limits: ServingLimits) -> None:
 def _say(error: ValidationError) -> str:
     """Says the first of pydantic's findings in a line."""
     found = error.errors(include_url=False, include_context=False)[0]
-    if found["type"] == "json_invalid":
-        return f"the body must be JSON: {found['msg']}"
     where = ".".join(map(str, found["loc"])) or "the body"
-    return f"{where}: {found['msg']}, got {_shown(found['input'])}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return f"{where}: {found['msg']}, got {shortly(found['input'])}"

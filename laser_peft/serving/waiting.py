@@ -66,19 +66,25 @@ class Line:
     def take(self) -> list[Job]:
         """Waits for jobs, and takes those that are computed together; none: there come no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._is_closed)
-            self._wait_for_more()
             taken: list[Job] = []
-            room = self._limits.max_batch_size
-            while self._jobs and (not taken or len(self._jobs[0].query) <= room):
-                job = self._jobs.popleft()
-                self._waiting -= len(job.query)
-                if job.answer.set_running_or_notify_cancel():
-                    taken.append(job)
-                    room -= len(job.query)
-            if not taken and self._jobs:
-                return self.take()
+            while not taken:
+                self._changed.wait_for(lambda: self._jobs or self._is_closed)
+                if not self._jobs:
+                    break
+                self._wait_for_more()
+                taken = self._first_ones()  # none where all were cancelled
             return taken
+
+    def _first_ones(self) -> list[Job]:
+        taken: list[Job] = []
+        room = self._limits.max_batch_size
+        while self._jobs and (not taken or len(self._jobs[0].query) <= room):
+            job = self._jobs.popleft()
+            self._waiting -= len(job.query)
+            if job.answer.set_running_or_notify_cancel():
+                taken.append(job)
+                room -= len(job.query)
+        return taken
 
     def close(self) -> None:
         """Takes no more; what waits is still to be taken."""

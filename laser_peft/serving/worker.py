@@ -38,14 +38,15 @@ class Worker:
         self._load = load
         self._on_batch = on_batch
         self._recommender: LaserRecommender | None = None
-        self._is_draining = False
+        self._is_draining = self._has_started = False
         # A daemon: a process that is told to end twice does not wait for a batch.
         self._thread = threading.Thread(target=self._run, name="recommender", daemon=True)
 
     @property
     def is_healthy(self) -> bool:
-        """False once the thread has failed: the process is then to be started anew."""
-        return self.error is None
+        """False once the thread has ended unasked: the process is then to be started anew."""
+        has_ended = self._has_started and not self._thread.is_alive()
+        return self.error is None and (self._is_draining or not has_ended)
 
     @property
     def is_ready(self) -> bool:
@@ -66,7 +67,16 @@ class Worker:
         return self._recommender
 
     def start(self) -> None:
-        """Begins to load."""
+        """Begins to load.
+
+        Raises:
+            RuntimeError: if it was started before: it holds one model for one life.
+        """
+        if self._has_started:
+            raise RuntimeError(
+                "the application was started before and stopped; make another with create_app"
+            )
+        self._has_started = True
         self._thread.start()
 
     def drain(self) -> None:

@@ -113,6 +113,11 @@ class ItemVectors(nn.Module):
         self.text = torch.cat([self.text, vectors.detach().to(self.text)])
         self.events = torch.cat([self.events, never])
 
+    def take_back_text(self, count: int) -> None:
+        """Takes the last ``count`` items away again that :meth:`add_text` added."""
+        kept = len(self.text) - count
+        self.text, self.events = self.text[:kept], self.events[:kept]
+
     @torch.no_grad()
     def fit_from_text(self, collaborative: Tensor) -> None:
         """Learns by ridge regression what the encoder's vector of an item may be, from its text.

@@ -143,6 +143,11 @@ class BiTuningModel(BaseTuner):
         self._active.adapter.items.add_text(vectors)
         self._note_text_items()
 
+    def take_back_item_text_vectors(self, count: int) -> None:
+        """Takes the last ``count`` items away again that :meth:`add_item_text_vectors` added."""
+        self._active.adapter.items.take_back_text(count)
+        self._note_text_items()
+
     def _note_text_items(self) -> None:
         adapter = self._active.adapter
         adapter.config = replace(adapter.config, num_text_items=len(adapter.items.text))

@@ -6,6 +6,7 @@ import torch
 from conftest import NUM_ITEMS
 from recommenders import make_recommender
 
+from laser_peft import LaserRecommender
 from laser_peft.batch import BatchSettings, HistoryTable, Shard, recommend_table
 from laser_peft.batch.fingerprint import fingerprint
 from laser_peft.batch.output import PartFolder
@@ -218,3 +219,17 @@ def test_shards_share_the_parts_among_them():
             assert [part for each in own for part in each] == list(range(parts))
             assert max(map(len, own)) - min(map(len, own)) <= 1
     assert Shard.parse("2/8") == Shard(2, 8)
+
+
+def test_the_fingerprint_tells_stored_precisions_and_indexes_apart(
+    lm_folder, encoder_folder, shop, tokenizer, tmp_path
+):
+    made = make_recommender(lm_folder, encoder_folder, shop, tokenizer)
+    made.save_pretrained(tmp_path / "exact", item_vectors="float32")
+    made.save_pretrained(tmp_path / "halved", item_vectors="bfloat16")
+    exact, halved = (LaserRecommender.from_pretrained(tmp_path / n) for n in ("exact", "halved"))
+    assert fingerprint(exact) == fingerprint(made) != fingerprint(halved)
+    before = fingerprint(made)
+    pytest.importorskip("faiss")
+    made.use_index("HNSW8")
+    assert fingerprint(made) != before

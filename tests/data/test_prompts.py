@@ -232,3 +232,13 @@ def test_an_item_longer_than_a_prompt_is_cut_and_said(tokenizer, catalogue):
     with pytest.warns(UserWarning, match="1 items have more than the .* their texts are cut"):
         cut = PromptBuilder(tokenizer, catalogue, max_tokens=limit)([3, 1])
     assert cut == whole[:limit]
+
+
+def test_numbers_are_right_whoever_asks_for_them_first(catalogue, tokenizer):
+    prompts = PromptBuilder(tokenizer, catalogue, max_tokens=400)
+    known = prompts._number_tokens
+    wanted = [list(numbers) for numbers in prompts._numbers(9)]
+    prompts._number_tokens = known  # as if another thread had begun with these
+    assert prompts._numbers(5) == wanted[:6]
+    assert prompts._numbers(9) == wanted
+    assert len(known) == 2  # nobody else's list has grown

@@ -12,7 +12,7 @@ from laser_peft.data import Catalogue, LogSource
 from laser_peft.experiment import Experiment
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import describe_items, lm_text_vectors
-from laser_peft.recommender import RecommenderConfig
+from laser_peft.recommender import RecommenderConfig, stock
 
 NEW = [
     {"brand": "Alba", "item_id": "n1", "title": "Thing number 99", "colour": "red"},
@@ -236,3 +236,19 @@ def test_a_removed_item_comes_back_as_it_was(recommender):
     with pytest.raises(ValueError, match=r"in the catalogue already: \['i5'\]"):
         recommender.add_items([{"item_id": "i5"}, {"item_id": "i9"}])
     assert recommender.removed == ["i9"]
+
+
+def test_an_error_late_in_adding_leaves_everything_as_it_was(recommender, monkeypatch):
+    before = recommender.recommend(HISTORIES)
+
+    def no_room(self, known):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stock.Stock, "grow", no_room)
+        with pytest.raises(MemoryError):
+            recommender.add_items(NEW)
+    assert len(recommender.catalogue) == len(recommender.item_vectors) == NUM_ITEMS
+    assert recommender.recommend(HISTORIES) == before
+    recommender.add_items(NEW[1:])
+    assert len(recommender.catalogue) == len(recommender.item_vectors) == NUM_ITEMS + 1

@@ -121,3 +121,12 @@ def test_an_index_of_other_vectors_is_given_up(lm_folder, encoder_folder, shop, 
     with pytest.warns(UserWarning, match="have changed since the index was made.* use_index once"):
         found = recommender.recommend(["i3"])
     assert recommender.recommend(["i3"]) == found
+
+
+def test_more_lists_than_items_are_refused_in_our_words(lm_folder, encoder_folder, shop, tokenizer):
+    recommender = make_recommender(lm_folder, encoder_folder, shop, tokenizer)
+    with pytest.raises(ValueError, match=r"wants 4096 lists, and there are \d+ items; ask for"):
+        recommender.use_index("IVF4096,Flat")
+    assert recommender.index is None
+    with pytest.raises(ValueError, match="recall is a mean over histories, got none"):
+        recommender.index_recall([])

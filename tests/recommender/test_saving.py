@@ -247,3 +247,17 @@ def test_a_card_by_hand_stays(recommender, saved):
     recommender.save_pretrained(saved)
     assert "# A recommender" in (saved / "README.md").read_text()
     assert ids(recommender.recommend(HISTORY))
+
+
+def test_a_tokenizer_with_several_chat_templates_is_saved_over_one_with_others(
+    recommender, tmp_path
+):
+    recommender.tokenizer.chat_template = {"default": "{{ 1 }}", "tools": "{{ 2 }}"}
+    recommender.save_pretrained(tmp_path)
+    recommender.tokenizer.chat_template = {"default": "{{ 3 }}", "others": "{{ 4 }}"}
+    recommender.save_pretrained(tmp_path)
+    loaded = LaserRecommender.from_pretrained(tmp_path)
+    assert loaded.tokenizer.chat_template == {"default": "{{ 3 }}", "others": "{{ 4 }}"}
+    recommender.tokenizer.chat_template = None
+    recommender.save_pretrained(tmp_path)
+    assert not (tmp_path / files.CHAT_TEMPLATES).exists()

@@ -64,6 +64,14 @@ def test_tables_stay_in_their_files(recommender, tmp_path):
         assert any(int(first, 16) <= address < int(last, 16) for first, last in spans)
 
 
+def test_an_adapter_stays_with_its_model_where_there_is_a_gpu(recommender, tmp_path, monkeypatch):
+    recommender.save_pretrained(tmp_path)
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "meta")  # for want of one
+    loaded = LaserRecommender.from_pretrained(tmp_path)
+    tensors = loaded.model.base_model.layer.state_dict(keep_vars=True).values()
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+
+
 def test_halved_vectors_are_scored_as_they_are_stored(recommender, tmp_path):
     recommender.save_pretrained(tmp_path, item_vectors="bfloat16")
     loaded = LaserRecommender.from_pretrained(tmp_path)

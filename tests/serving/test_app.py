@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from recommenders import make_recommender
 
 from laser_peft.serving import ServingLimits, create_app
+from laser_peft.serving.asking import read_request
+from laser_peft.serving.refusals import Refused
 
 LIMITS = ServingLimits(
     max_body_bytes=6000,
@@ -124,12 +126,12 @@ def test_one_history_and_several_get_what_the_recommender_gives(client, recommen
         ({"history": [], "k": 0}, r"k must lie in 1\.\.17, got 0"),
         ({"history": [], "k": 18}, r"k must lie in 1\.\.17, got 18"),
         ({"history": [], "k": "3"}, "k: Input should be a valid integer, got '3'"),
-        ({"history": [], "k": 10**400}, r"k must lie in 1..17, got 10{79}\.\.\."),
+        ({"history": [], "k": 10**400}, r"k must lie in 1..17, got 10{78}…"),
         (b'{"history": [], "k": 1' + b"0" * 2900 + b"}", "k must lie in 1..17, got 1000"),
         (b'{"history": 1' + b"0" * 4900 + b"}", "JSON: .*number out of range"),
         (b'{"history": [], "k": 1' + b"0" * 4900 + b"}", "JSON: .*number out of range"),
         ({"history": [], "exclude_seen": 1}, "exclude_seen: Input should be a valid boolean"),
-        ({"history": [], "users": 1}, "users: Extra inputs are not permitted, got 1"),
+        ({"history": [], "users": 1}, "a request has history, .* deny, got 'users' too"),
         ({"history": ["i1"] * 26}, "may have 25 items, got 26; send the newest"),
         ({"histories": [[]] * 6}, "may have 5 histories, got 6"),
         ({"history": [], "deny": ["i1"] * 31}, "deny may have 30 items, got 31"),
@@ -419,3 +421,12 @@ def test_without_the_extra_it_says_what_to_install(recommender, monkeypatch):
 def test_limits_that_cannot_be_say_so(options, message):
     with pytest.raises(ValueError, match=message):
         ServingLimits(**options)
+
+
+def test_a_large_body_of_wrong_ids_is_refused_at_its_first():
+    body = b'{"history": [' + b",".join([b"1"] * 400_000) + b"]}"
+    with pytest.raises(Refused, match="history.0: Input should be a valid string, got 1"):
+        read_request(body, ServingLimits())
+    many = b"{" + b",".join(b'"x%d": 1' % number for number in range(50_000)) + b"}"
+    with pytest.raises(Refused, match="deny, got 'x0' too"):
+        read_request(many, ServingLimits())

@@ -41,6 +41,18 @@ def test_cancelled_ones_are_passed_by_even_if_they_are_all():
     assert waits.take() == [jobs[4]]
 
 
+def test_it_waits_on_where_all_were_cancelled():
+    waits, taken = line(), []
+    waits.put(query(1)).answer.cancel()
+    thread = threading.Thread(target=lambda: taken.extend(waits.take()), daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    job = waits.put(query(2))
+    thread.join(10)
+    assert taken == [job]
+
+
 def test_it_is_full_by_histories_but_takes_one_of_any_size_when_empty():
     waits = line(max_waiting=4)
     large = waits.put(query(6))
