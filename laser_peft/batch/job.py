@@ -74,7 +74,7 @@ class Summary:
 
 def recommend_table(
     recommender: LaserRecommender,
-    table: HistoryTable,
+    table: HistoryTable | str | Path,
     output: str | Path,
     settings: BatchSettings | None = None,
     *,
@@ -87,7 +87,7 @@ def recommend_table(
 
     Args:
         recommender: what recommends.
-        table: of the histories.
+        table: of the histories; or where it is, as :meth:`HistoryTable.open` takes it.
         output: folder of the parts: ``user_id`` as in the table, ``item_ids`` best first, and
             their ``scores`` in float32.
         settings: None: the defaults.
@@ -103,15 +103,18 @@ def recommend_table(
             there is damaged; later if a score is not a finite number.
     """
     settings, shard = settings or BatchSettings(), shard or Shard()
+    table = table if isinstance(table, HistoryTable) else HistoryTable.open(table)
     recommender.shelf(settings.k, allow=allow, deny=deny)  # its errors come first
     folder = PartFolder(Path(output))
-    folder.start(settings, _data_of(recommender, table, allow, deny))
+    data = _data_of(recommender, table, allow, deny)
+    folder.check(settings, data)
     num_parts = -(-len(table) // settings.rows_per_part)
     parts = {part: _rows_of(part, table, settings) for part in shard.of(num_parts)}
     waiting = {part: rows for part, rows in parts.items() if not folder.has(part, len(rows))}
     unknown: set[str | None] = set()
     for rows in waiting.values():
         unknown |= table.unknown_items(recommender.catalogue, rows, settings.unknown_items)
+    folder.start(settings, data)  # nothing is written for a job that cannot be done
     to_do, done, skipped = sum(map(len, waiting.values())), 0, 0
     started = time.monotonic()
     for part, rows in waiting.items():

@@ -31,6 +31,10 @@ class PartFolder:
         if not (folder / JOB).is_dir():
             check_new(folder, advice="it holds no job of recommend-many; choose another folder")
 
+    def check(self, settings: Any, data: dict[str, Any]) -> None:
+        """Makes sure that the job here, if there is one, is the same; arguments as below."""
+        check_same(self.folder / JOB, settings, data)
+
     def start(self, settings: Any, data: dict[str, Any]) -> None:
         """Says what the job is, or makes sure that the one here is the same.
 

@@ -60,6 +60,21 @@ def load_on(
     )
 
 
+def read_allowed(values: list[str] | None) -> list[str] | None:
+    """Does what :func:`read_ids` does, for what alone may be recommended.
+
+    Raises:
+        ValueError: if that is nothing, as from a list of stock that failed.
+    """
+    ids = read_ids(values)
+    if ids == []:
+        raise ValueError(
+            f"--allow {' '.join(values or [])} holds no ids, so nothing could be recommended; "
+            "leave --allow out to allow all"
+        )
+    return ids
+
+
 def read_ids(values: list[str] | None) -> list[str] | None:
     """Returns the ids that are named, and those in the files that are; None if none is named.
 

@@ -7,7 +7,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .asking import Allow, Count, Deny, ExcludeSeen, Recommender, read_ids
+from .asking import (
+    LLM,
+    Allow,
+    Count,
+    Deny,
+    Device,
+    Dtype,
+    ExcludeSeen,
+    Recommender,
+    load_on,
+    read_allowed,
+    read_ids,
+)
 from .base import app, console, says_what_is_wrong
 from .showing import harmless
 
@@ -23,14 +35,15 @@ def recommend(
     exclude_seen: ExcludeSeen = True,
     allow: Allow = None,
     deny: Deny = None,
+    llm: LLM = None,
+    dtype: Dtype = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recommend what may come next after a history of item ids."""
-    from laser_peft.recommender import LaserRecommender
-
     # Files are read before a language model is.
-    allowed, denied = read_ids(allow), read_ids(deny)
-    loaded = LaserRecommender.from_pretrained(recommender)
+    allowed, denied = read_allowed(allow), read_ids(deny)
+    loaded = load_on(recommender, llm, dtype, device)
     found = loaded.recommend(
         history or [], k, exclude_seen=exclude_seen, allow=allowed, deny=denied
     )

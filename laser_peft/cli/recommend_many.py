@@ -23,6 +23,7 @@ from .asking import (
     ExcludeSeen,
     Recommender,
     load_on,
+    read_allowed,
     read_ids,
 )
 from .base import app, console, says_what_is_wrong
@@ -77,7 +78,7 @@ def recommend_many(
     """
     settings = BatchSettings(k, exclude_seen, unknown_items, batch_size, rows_per_part)
     # Files are looked at before a language model is loaded.
-    allowed, denied = read_ids(allow), read_ids(deny)
+    allowed, denied = read_allowed(allow), read_ids(deny)
     table = HistoryTable.open(histories, user_column=user_column, history_column=history_column)
     PartFolder(output)
     # Told of no accelerator, Accelerate would take several processes for one.
@@ -85,16 +86,20 @@ def recommend_many(
     own = _share(shard, state)
     loaded = load_on(recommender, llm, dtype, device or state.device)
     say = _line_of(own)
-    summary = recommend_table(
-        loaded,
-        table,
-        output,
-        settings,
-        shard=own,
-        allow=allowed,
-        deny=denied,
-        progress=_telling(say),
-    )
+    try:
+        summary = recommend_table(
+            loaded,
+            table,
+            output,
+            settings,
+            shard=own,
+            allow=allowed,
+            deny=denied,
+            progress=_telling(say),
+        )
+    except KeyboardInterrupt:
+        typer.echo("laser-peft: interrupted; the same command goes on behind its parts", err=True)
+        raise
     _say_summary(say, summary)
     state.destroy_process_group()
 
@@ -141,4 +146,4 @@ def _say_summary(say: Callable[[str], None], summary: Summary) -> None:
         f"{summary.histories:,} histories in {summary.seconds:.1f} s"
         f"{', ' if speed else ''}{speed}; peak memory {peak_mebibytes():.0f} MiB."
     )
-    say("All parts are there." if summary.is_done else "Parts of other shards are missing yet.")
+    say("All parts are there." if summary.is_done else "Parts of other shards are still missing.")

@@ -66,9 +66,15 @@ def local_folder(path: str | Path, revision: str | None, token: str | bool | Non
             raise FileNotFoundError(
                 f"{folder} has no {name}; a recommender's folder is written by "
                 "LaserRecommender.save_pretrained or laser-peft train"
+                f"{_of_a_run(folder)}"
             )
     check_checksums(folder, advice="copy the recommender again from where it is whole")
     return folder
+
+
+def _of_a_run(folder: Path) -> str:
+    inner = folder / "recommender"
+    return f"; did you mean {inner}?" if (inner / CONFIG_FILE).is_file() else ""
 
 
 def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
@@ -96,7 +102,8 @@ def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
     except (OSError, KeyError) as error:
         raise FileNotFoundError(
             f"the adapter was trained on the language model {name!r}, which cannot be loaded from "
-            f"there: {error}; if you have it elsewhere, pass from_pretrained(..., llm=...)"
+            "there; if you have it elsewhere, say where: from_pretrained(..., llm=...), or --llm "
+            f"of a command ({error})"
         ) from error
 
 

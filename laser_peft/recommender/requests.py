@@ -113,7 +113,8 @@ def windows_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
     The first comes soon; later ones are long enough to choose batches from.
     """
-    values, most = iter(values), WINDOW * size
+    values, most = iter(values), min(WINDOW * size, sys.maxsize)
+    size = min(size, most)
     while window := list(islice(values, size)):
         yield window
         size = min(2 * size, most)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from laser_peft.recommender import LaserRecommender
@@ -46,7 +47,14 @@ def build(
         await asyncio.to_thread(worker.stop)
 
     # Without pages of documentation: they load scripts from elsewhere.
-    app = FastAPI(title="laser_peft", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="laser_peft",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _not_here},
+    )
     app.state.worker = worker
     body = {"content": {"application/json": {"schema": RecommendRequest.model_json_schema()}}}
 
@@ -74,6 +82,15 @@ def build(
         return Response(metrics.text(), media_type=metrics.content_type)
 
     return app
+
+
+async def _not_here(_: Request, error: Exception) -> Response:
+    """Says what is here, where something else was asked for."""
+    assert isinstance(error, HTTPException)
+    kind = {404: "not_found", 405: "method"}.get(error.status_code, "invalid")
+    detail = f"{error.detail}: POST /recommend takes histories; see /openapi.json"
+    headers = dict(error.headers or {})
+    return _json({"error": kind, "detail": detail}, error.status_code, headers)
 
 
 async def _answered(

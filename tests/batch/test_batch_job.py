@@ -1,5 +1,7 @@
 """Recommendations for a table: the same however the work is cut."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -233,3 +235,12 @@ def test_the_fingerprint_tells_stored_precisions_and_indexes_apart(
     pytest.importorskip("faiss")
     made.use_index("HNSW8")
     assert fingerprint(made) != before
+
+
+def test_a_job_that_cannot_be_done_leaves_nothing_behind(recommender, tmp_path):
+    table = write(tmp_path / "histories.parquet", [["i1", "nobody knows it"], ["i2"]])
+    with pytest.raises(ValueError, match="nobody knows it"):
+        recommend_table(recommender, table, tmp_path / "out", SETTINGS)
+    skipping = replace(SETTINGS, unknown_items="skip")
+    path = tmp_path / "histories.parquet"
+    assert recommend_table(recommender, path, tmp_path / "out", skipping).skipped == 1

@@ -32,7 +32,7 @@ def test_it_writes_says_how_fast_and_goes_on(trained, histories, tmp_path):
     out = tmp_path / "out"
     first = run_command(*command(trained, histories, out, "--shard", "1/2"))
     assert first.exit_code == 0, first.output
-    assert "Shard 1/2: Parts of other shards are missing yet." in first.output
+    assert "Shard 1/2: Parts of other shards are still missing." in first.output
     result = run_command(*command(trained, histories, out))
     assert result.exit_code == 0, result.output
     assert "10 histories had been done before." in result.output
@@ -96,3 +96,12 @@ def test_two_processes_of_a_launcher_write_the_bits_of_one(trained, histories, t
     arguments = command(trained, histories, tmp_path / "two")
     run_in_new_processes(_launched, 2, free_port(), arguments, count=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_an_empty_list_of_what_is_allowed_is_an_error(trained, histories, tmp_path):
+    empty = tmp_path / "stock.txt"
+    empty.touch()
+    result = run_command(*command(trained, histories, tmp_path / "out", "--allow", f"@{empty}"))
+    assert result.exit_code == 2
+    assert "holds no ids, so nothing could be recommended; leave --allow out" in result.output
+    assert not (tmp_path / "out").exists()

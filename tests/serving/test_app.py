@@ -430,3 +430,12 @@ def test_a_large_body_of_wrong_ids_is_refused_at_its_first():
     many = b"{" + b",".join(b'"x%d": 1' % number for number in range(50_000)) + b"}"
     with pytest.raises(Refused, match="deny, got 'x0' too"):
         read_request(many, ServingLimits())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"), [("/nothing", 404, "not_found"), ("/recommend", 405, "method")]
+)
+def test_what_is_not_here_is_said_as_every_refusal(client, path, status, kind):
+    got, _, told = client.get(path)
+    assert (got, told["error"]) == (status, kind)
+    assert "POST /recommend takes histories" in told["detail"]
