@@ -464,6 +464,7 @@ class LaserRecommender:
     def _read_in_batches(
         self, window: list[np.ndarray], batch_size: int
     ) -> Iterator[tuple[list[np.ndarray], torch.Tensor]]:
+        batch_size = min(batch_size, len(window))
         users = self.read(window, batch_size=batch_size)
         return zip(batches_of(window, batch_size), users.split(batch_size), strict=True)
 

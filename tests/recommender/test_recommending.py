@@ -310,3 +310,8 @@ def test_a_history_of_no_item_is_refused(limit):
     message = f"RecommenderConfig: max_items must be at least 1, got {limit}"
     with pytest.raises(ValueError, match=message):
         RecommenderConfig(max_items=limit)
+
+
+def test_a_batch_may_be_as_large_as_anybody_says(recommender):
+    histories = [["i3"], [], ["i1", "i5"]]
+    assert recommender.recommend(histories, batch_size=10**30) == recommender.recommend(histories)
