@@ -1,6 +1,7 @@
 """What can be recommended: item ids, their dense numbers and their texts."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ TITLE = "title"
 MOST_PIECES = 8  # of a table that items are added to
 # What str.split() takes for space; \s leaves four control characters out.
 SPACE = r"[\s\x1c-\x1f]+"
+_HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16: in no text of UTF-8
 
 
 class Catalogue:
@@ -164,8 +166,7 @@ class Catalogue:
             ValueError: if an item is not in the catalogue.
         """
         item_ids = list(item_ids)
-        no_texts = [item_id for item_id in item_ids if not isinstance(item_id, str)]
-        self._refuse(no_texts, len(item_ids))
+        self._refuse([item_id for item_id in item_ids if not _is_text(item_id)], len(item_ids))
         return self.dense_array(pl.Series(item_ids, dtype=pl.String)).tolist()
 
     def dense_array(self, item_ids: pl.Series) -> np.ndarray:
@@ -196,6 +197,11 @@ class Catalogue:
             columns = [_as_texts(block[name]) for name in names]
             for texts in zip(*columns, strict=True) if names else [()] * len(block):
                 yield {name: text for name, text in zip(names, texts, strict=True) if text}
+
+
+def _is_text(value: object) -> bool:
+    """Tells what can be the id of an item; half a character of UTF-16 cannot."""
+    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
 
 
 def _refuse_rows(frame: pl.DataFrame, bad: pl.Series, what: str) -> NoReturn:

@@ -30,6 +30,8 @@ def read_json(path: Path, default: Any, kind: type) -> Any:
         return default
     try:
         told = json.loads(path.read_bytes())
+        # Half a character of UTF-16, escaped, is JSON, and nothing can write it out again.
+        json.dumps(told, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; save the recommender again") from error
     texts = kind is dict or (isinstance(told, list) and all(isinstance(t, str) for t in told))
@@ -74,6 +76,13 @@ def load_tokenizer(name: str | Path, token: str | bool | None) -> PreTrainedToke
     Raises:
         ValueError: if it cannot be read.
     """
+    told = read_json(Path(name) / "tokenizer_config.json", {}, dict)
+    longest = told.get("model_max_length")
+    if not isinstance(longest, int | float | None):
+        raise ValueError(
+            f"{name}: model_max_length of tokenizer_config.json must be a number, got "
+            f"{shortly(longest)}"
+        )
     try:
         return AutoTokenizer.from_pretrained(name, token=token, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing more special

@@ -315,3 +315,8 @@ def test_a_history_of_no_item_is_refused(limit):
 def test_a_batch_may_be_as_large_as_anybody_says(recommender):
     histories = [["i3"], [], ["i1", "i5"]]
     assert recommender.recommend(histories, batch_size=10**30) == recommender.recommend(histories)
+
+
+def test_half_a_character_is_no_id(recommender):
+    with pytest.raises(ValueError, match="are not in the catalogue of"):
+        recommender.recommend(["i1", "\ud800"])

@@ -235,3 +235,17 @@ def test_too_little_memory_says_what_to_lower(saved, llm, monkeypatch):
     monkeypatch.setattr("laser_peft.tuner.model.BiTuningModel.forward", too_large)
     with pytest.raises(MemoryError, match="not enough memory for reading .*: lower batch_size"):
         recommender.recommend(["i1"])
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"model_max_length": "long"}, "model_max_length .* must be a number, got 'long'"),
+        ({"bos_token": "\ud800"}, "tokenizer_config.json is damaged.*surrogates not allowed"),
+    ],
+)
+def test_a_tokenizer_of_what_cannot_be_is_named(saved, llm, told, message):
+    path = unchecked(saved) / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    with pytest.raises(ValueError, match=message):
+        LaserRecommender.from_pretrained(saved, llm=llm)
