@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained.load_state_dict(whole, strict=in_shards)
         LaserRecommender(trained, tokenizer, catalogue, limits).save_pretrained(args.output)
     accelerator.print(f"saved: {args.output}")
+    accelerator.wait_for_everyone()  # all end together
     accelerator.end_training()
 
 

@@ -210,7 +210,9 @@ def _killed_run(
         if not child.kill():
             return counts
         counts[command.stage_of(output)] += 1
-    start(command.job(output), log).wait()
+    # What leaves all or nothing, and only once, may have been killed behind its end.
+    if command.stages or command.older is not None or not output.exists():
+        start(command.job(output), log).wait()
     return counts
 
 

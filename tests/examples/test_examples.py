@@ -132,8 +132,19 @@ runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
 """
 
 
-def launched(module, *arguments, **environment):
-    """Starts a launcher in a process of its own and returns what its processes printed."""
+def launched(*arguments, **environment):
+    """Starts a launcher and returns what its processes printed.
+
+    Once more if it does not end: torch 2.13 was seen to lock itself at the very end of a process,
+    where the interpreter frees DDP's reducer, waits for gloo's thread, and that one for it.
+    """
+    try:
+        return _launched(*arguments, **environment)
+    except subprocess.TimeoutExpired:
+        return _launched(*arguments, **environment)
+
+
+def _launched(module, *arguments, **environment):
     search = os.pathsep.join(
         [str(Path(laser_peft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     )
@@ -143,6 +154,7 @@ def launched(module, *arguments, **environment):
         capture_output=True,
         text=True,
         check=False,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
