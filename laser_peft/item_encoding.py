@@ -12,6 +12,7 @@ from torch import Tensor
 
 from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
+from laser_peft.portions import portions
 from laser_peft.processes import check_alike, read_together
 
 
@@ -41,10 +42,8 @@ def encode_items(
         ``(items, R)`` float32 on the CPU, in the order of the ids.
     """
     keys = [(tuple(prompts([item])), () if are_new else (item,)) for item in items]
-    distinct = sorted(dict.fromkeys(keys), key=lambda key: -len(key[0]))  # longest first
+    distinct = list(dict.fromkeys(keys))
     rows = {key: row for row, key in enumerate(distinct)}
-    places = range(len(distinct))
-    portions = [places[start : start + batch_size] for start in places[::batch_size]]
 
     def read(portion: Sequence[int]) -> Tensor:
         batch = PaddingCollator()(
@@ -58,5 +57,6 @@ def encode_items(
 
     check_alike("items", distinct)
     with in_eval_mode(model):
-        vectors = read_together(portions, read, unit="item")
+        cut = list(portions([len(tokens) for tokens, _ in distinct], most_rows=batch_size))
+        vectors = read_together(cut, read, unit="item")
     return vectors[torch.tensor([rows[key] for key in keys])]

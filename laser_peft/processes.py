@@ -18,12 +18,14 @@ Part = TypeVar("Part")
 Found = TypeVar("Found")
 
 
-def processes() -> PartialState:
+def processes(*, on_cpu: bool = False) -> PartialState:
     """Returns which process this is and how many there are.
 
-    They are those of `accelerate launch` or torchrun; without a GPU they speak by gloo.
+    They are those of `accelerate launch` or torchrun; without a GPU, or ``on_cpu`` as the first
+    call says for all that follow, they speak by gloo.
     """
-    return PartialState(cpu=not torch.accelerator.is_available())
+    # Told of no accelerator, Accelerate would take several processes for one.
+    return PartialState(cpu=on_cpu or not torch.accelerator.is_available())
 
 
 def refuse_shards() -> None:

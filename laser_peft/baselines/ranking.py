@@ -12,6 +12,7 @@ import torch
 from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Example
 from laser_peft.evaluation import PROTOCOLS, Scores, ranks_of_scores
+from laser_peft.portions import portions
 from laser_peft.processes import own_share, summed
 
 EVENTS_A_BATCH = 2**20  # padding included; bounds the memory of a batch of endless histories
@@ -49,18 +50,13 @@ def rank_examples(
     """
     ranks = torch.zeros(len(examples), len(PROTOCOLS), dtype=torch.int64)
     # Histories of like length pad each other little.
-    order = np.argsort([-len(example.history) for example in examples], kind="stable")
-    portions, start = [], 0
-    while start < len(examples):
-        longest = len(examples[order[start]].history)
-        size = min(batch_size, max(EVENTS_A_BATCH // max(longest, 1), 1))
-        portions.append(order[start : start + size])
-        start += size
-    for places in own_share(portions):
+    lengths = [len(example.history) for example in examples]
+    cut = portions(lengths, most_tokens=EVENTS_A_BATCH, most_rows=batch_size)
+    for places in own_share(list(cut)):
         histories = [examples[place].history for place in places]
         seen = PaddingCollator()([{"seen": history} for history in histories])["seen"]
         targets = torch.tensor([examples[place].target for place in places])
         scores = baseline.scores(histories)
         found = ranks_of_scores(scores, baseline.num_items, targets, seen)
-        ranks[torch.from_numpy(places)] = found.cpu()
+        ranks[torch.tensor(places)] = found.cpu()
     return summed(ranks).numpy()

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import typer
-from accelerate import PartialState
 
 from laser_peft.batch import BatchSettings, HistoryTable, Shard, Summary, recommend_table
 from laser_peft.batch.memory import peak_mebibytes
 from laser_peft.batch.output import PartFolder
+from laser_peft.processes import processes
 
 from .asking import (
     LLM,
@@ -81,9 +80,8 @@ def recommend_many(
     allowed, denied = read_allowed(allow), read_ids(deny)
     table = HistoryTable.open(histories, user_column=user_column, history_column=history_column)
     PartFolder(output)
-    # Told of no accelerator, Accelerate would take several processes for one.
-    state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
-    own = _share(shard, state)
+    state = processes(on_cpu=device == "cpu")
+    own = _share(shard, Shard(state.process_index + 1, state.num_processes))
     loaded = load_on(recommender, llm, dtype, device or state.device)
     say = _line_of(own)
     try:
@@ -104,13 +102,13 @@ def recommend_many(
     state.destroy_process_group()
 
 
-def _share(shard: str | None, state: PartialState) -> Shard:
+def _share(shard: str | None, launched: Shard) -> Shard:
     if shard is None:
-        return Shard(state.process_index + 1, state.num_processes)
-    if state.num_processes > 1:
+        return launched
+    if launched.count > 1:
         raise ValueError(
             f"--shard {shard} is for processes without a launcher, and a launcher has started "
-            f"{state.num_processes}, which share the work by themselves; leave --shard out"
+            f"{launched.count}, which share the work by themselves; leave --shard out"
         )
     return Shard.parse(shard)
 

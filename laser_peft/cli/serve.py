@@ -41,15 +41,9 @@ def serve(
     GET /health, /ready and /metrics say how it is. SIGTERM stops it when all
     is answered.
     """
-    from laser_peft.serving import ServingLimits
+    from laser_peft import serving
 
-    try:
-        from laser_peft.serving.server import serve as run
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"serving needs the package {error.name!r}: pip install 'laser-peft[serve]'"
-        ) from error
-    limits = ServingLimits(
+    limits = serving.ServingLimits(
         max_body_bytes=max_body_bytes,
         max_histories=max_histories,
         max_history_items=max_history_items,
@@ -59,4 +53,4 @@ def serve(
         max_waiting=max_waiting,
         timeout_s=timeout,
     )
-    run(lambda: load_on(recommender, llm, dtype, device), limits, host=host, port=port)
+    serving.serve(lambda: load_on(recommender, llm, dtype, device), limits, host=host, port=port)

@@ -16,10 +16,10 @@ from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
 from laser_peft.out_of_memory import says_what_to_lower
+from laser_peft.portions import portions
 from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
-from .requests import batches_of
 
 ROWS_AT_A_TIME = 2**16  # of vectors that are brought to length one
 
@@ -52,11 +52,10 @@ def user_vectors(
     examples: list[dict[str, Any]] = [
         {"input_ids": prompts(history), "history": history[-max_items:]} for history in histories
     ]
-    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
-    read = [
-        _read(model, PaddingCollator()([examples[row] for row in rows]))
-        for rows in batches_of(order, batch_size)
-    ]
+    lengths = [len(example["input_ids"]) for example in examples]
+    cut = list(portions(lengths, most_rows=batch_size))
+    read = [_read(model, PaddingCollator()([examples[row] for row in rows])) for rows in cut]
+    order = [row for rows in cut for row in rows]
     return torch.cat(read)[torch.tensor(order, device=read[0].device).argsort()]
 
 

@@ -1,6 +1,7 @@
 """Recommendations over HTTP: requests that wait together are computed together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from laser_peft.recommender import LaserRecommender
@@ -10,7 +11,7 @@ from .limits import ServingLimits
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["ServingLimits", "create_app"]
+__all__ = ["ServingLimits", "create_app", "serve"]
 
 
 def create_app(
@@ -27,10 +28,30 @@ def create_app(
     Raises:
         ImportError: if the packages of the extra ``serve`` are not installed.
     """
-    try:
+    with _packages():
         from .app import build
+    return build(recommender, limits or ServingLimits())
+
+
+def serve(
+    load: Callable[[], LaserRecommender], limits: ServingLimits, *, host: str, port: int
+) -> None:
+    """Serves until SIGTERM or Ctrl-C; see :func:`laser_peft.serving.server.serve`.
+
+    Raises:
+        ImportError: if the packages of the extra ``serve`` are not installed.
+    """
+    with _packages():
+        from .server import serve as run
+    run(load, limits, host=host, port=port)
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    """Says what to install where a package of the extra is missing."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ImportError(
             f"serving needs the package {error.name!r}: pip install 'laser-peft[serve]'"
         ) from error
-    return build(recommender, limits or ServingLimits())
