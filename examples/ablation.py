@@ -30,7 +30,8 @@ import laser_peft
 from laser_peft.data import Catalogue, LogSource
 from laser_peft.experiment import Experiment
 from laser_peft.pipeline import EncoderRun, TrainRun, absolute_if_local, train, train_encoder
-from laser_peft.runs import check_same, write_json, write_whole
+from laser_peft.runs import check_same
+from laser_peft.whole import write_json, write_whole
 
 Runs = dict[str, dict[int, TrainRun]]  # by variant and seed
 

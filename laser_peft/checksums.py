@@ -5,9 +5,10 @@ A flipped bit within a tensor gives other numbers and no error; its SHA-256 tell
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from laser_peft.whole import write_json
 
 CHECKSUMS = "checksums.json"
 OR_DELETE = f"or delete {CHECKSUMS} if you have changed the folder yourself"
@@ -19,9 +20,7 @@ def write_checksums(folder: Path, names: Iterable[str], *, may_change: Collectio
     told = {
         name: None if name in may_change else sha256_of(folder / name) for name in sorted(names)
     }
-    unfinished = folder / f"{CHECKSUMS}.unfinished"
-    unfinished.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / CHECKSUMS)
+    write_json(folder / CHECKSUMS, told)
 
 
 def check_checksums(folder: Path, *, advice: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from laser_peft.runs import write_whole
+from laser_peft.whole import write_whole
 
 
 class HistoryFile(TrainerCallback):

@@ -49,7 +49,6 @@ from laser_peft.runs import (
     save_whole,
     seconds_of,
     start_or_check,
-    write_json,
 )
 from laser_peft.training import (
     LaserSettings,
@@ -60,6 +59,7 @@ from laser_peft.training import (
 )
 from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.tuner import BiTuningConfig
+from laser_peft.whole import write_json
 
 logger = logging.getLogger(__name__)
 OnData = Callable[[LogReport, dict[str, Any]], None]

@@ -6,9 +6,7 @@ processes all look at the folder, and the main one writes.
 
 import json
 import logging
-import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from laser_peft.processes import by_one, processes
+from laser_peft.whole import new_whole, write_json
 
 RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
 SECONDS = "seconds.json"
@@ -60,17 +59,6 @@ def check_output(output: Path, *, resume: bool) -> None:
         _read_run(output)
     else:
         check_new(output, advice="it holds no run to resume (no run.json); choose another folder")
-
-
-@contextmanager
-def new_whole(folder: Path) -> Iterator[Path]:
-    """Gives a folder to write into beside the named one: one with this name is always whole."""
-    folder = folder.resolve()
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    os.replace(unfinished, folder)
 
 
 def save_whole(saved: Savable, folder: Path) -> None:
@@ -178,15 +166,3 @@ def _read_json(file: Path, advice: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); {advice}") from error
     return told
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes beside the file first, so that no half-written one is ever taken for whole."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

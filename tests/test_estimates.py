@@ -27,9 +27,9 @@ from laser_peft.estimates.measuring import measure, random_state_kept
 from laser_peft.estimates.memory import container_bytes, free_memory, held_bytes
 from laser_peft.estimates.run import done_steps
 from laser_peft.experiment import Experiment
-from laser_peft.runs import write_json
 from laser_peft.training import LaserSettings, SASRecSettings, phases_of
 from laser_peft.tuner.model import BiTuningModel
+from laser_peft.whole import write_json
 
 STAGE = StageEstimate(
     name="adapter",

@@ -14,9 +14,9 @@ from laser_peft.runs import (
     save_whole,
     seconds_of,
     start_or_check,
-    write_json,
 )
 from laser_peft.training.checkpoints import last_checkpoint
+from laser_peft.whole import write_json
 
 DATA = {"users": 5, "items": 7, "interactions": 31, "sha256": "ab"}
 RUN = EncoderRun(interactions=LogSource("log.csv"), items="items.csv")

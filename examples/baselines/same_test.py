@@ -23,8 +23,9 @@ from laser_peft.data import Catalogue, LogSource, PromptBuilder, PromptTemplate,
 from laser_peft.evaluation import Evaluation
 from laser_peft.experiment import Experiment
 from laser_peft.judge import Judge
-from laser_peft.runs import check_new, seconds_of, write_json
+from laser_peft.runs import check_new, seconds_of
 from laser_peft.tuner.sizes import MAX_TEXT_DIM
+from laser_peft.whole import write_json
 
 MAX_ITEMS = 50  # longest history that is read, as `laser-peft train` has it
 DRAW = 0  # of the test users: the same whatever the seed of a run

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from laser_peft.runs import write_json
+from laser_peft.whole import write_json
 
 from .base import app, says_what_is_wrong
 from .tables import print_comparison

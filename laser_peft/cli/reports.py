@@ -8,7 +8,7 @@ from rich.text import Text
 
 from laser_peft.data import LogReport
 from laser_peft.data.reports import say_row
-from laser_peft.runs import new_whole, write_json
+from laser_peft.whole import new_whole, write_json
 
 from .base import console
 from .showing import harmless

@@ -1,8 +1,6 @@
 """Checks and filters a log once, and leaves it as two Parquet files and a report."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from laser_peft.checksums import write_checksums
+from laser_peft.whole import new_whole
 
 from .catalogue import Catalogue
 from .columns import ITEM
@@ -81,13 +80,9 @@ def prepare(
 
 
 def _write(output: Path, log: pl.DataFrame, catalogue: Catalogue, told: dict[str, Any]) -> None:
-    """Writes beside the folder first: one with this name is always whole."""
-    unfinished = output.with_name(f"{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    log.write_parquet(unfinished / "interactions.parquet")
-    catalogue.save(unfinished / "catalogue.parquet")
-    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
-    (unfinished / "report.json").write_text(text, encoding="utf-8")
-    write_checksums(unfinished, [path.name for path in unfinished.iterdir()], may_change=())
-    os.replace(unfinished, output)
+    with new_whole(output) as unfinished:
+        log.write_parquet(unfinished / "interactions.parquet")
+        catalogue.save(unfinished / "catalogue.parquet")
+        text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        (unfinished / "report.json").write_text(text, encoding="utf-8")
+        write_checksums(unfinished, [path.name for path in unfinished.iterdir()], may_change=())

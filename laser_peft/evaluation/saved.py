@@ -5,13 +5,14 @@ follows from it. Any two over the same test are compared without the models.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from laser_peft.whole import write_file, write_json
 
 from .metrics import summarise
 from .ranking import MISS, PROTOCOLS
@@ -78,12 +79,8 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         ranks = pl.DataFrame(self.ranks, schema=dict.fromkeys(RANK_COLUMNS, pl.Int64))
         frame = self.targets.hstack(ranks.with_columns(pl.all().replace(MISS, None)))
-        # Beside the file first, so that no half-written one is ever taken for whole.
-        frame.write_parquet(folder / "ranks.unfinished")
-        os.replace(folder / "ranks.unfinished", folder / RANKS_FILE)
-        text = json.dumps(self.summary(), indent=2)
-        (folder / "metrics.unfinished").write_text(text + "\n", encoding="utf-8")
-        os.replace(folder / "metrics.unfinished", folder / METRICS_FILE)
+        write_file(folder / RANKS_FILE, frame.write_parquet)
+        write_json(folder / METRICS_FILE, self.summary())
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evaluation":

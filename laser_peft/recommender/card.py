@@ -19,6 +19,7 @@ from peft import PeftModel
 
 from laser_peft.data import Catalogue
 from laser_peft.tuner.card import HEADING, INTRODUCTION, TAGS, settings_of
+from laser_peft.whole import write_file
 
 MARK = "<!-- written by laser_peft; a card without this line is left as it is -->"
 THIS = "<this repository>"
@@ -135,9 +136,7 @@ def write_card(
         f"## Settings\n\n{code_block(settings_of(config, without=PLACES), 'json')}",
     ]
     card.text = "\n\n".join(parts) + "\n"
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    card.save(unfinished)
-    unfinished.replace(file)
+    write_file(file, card.save)
 
 
 def plain(text: object) -> str:

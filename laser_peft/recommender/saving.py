@@ -19,8 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser_peft import tuner as _tuner  # noqa: F401  (registers BITUNING)
 from laser_peft.data import Catalogue
 from laser_peft.item_texts import Whitening
-from laser_peft.runs import write_json
 from laser_peft.tuner.file_check import check_file
+from laser_peft.whole import write_json
 
 from . import files
 from .card import RunFacts, is_ours, write_card
