@@ -50,6 +50,7 @@ def catalogue_losses(user_vectors: Tensor, item_vectors: Tensor, targets: Tensor
 class _FrozenTable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        """Gives ``(B,)`` losses of ``(B, R)`` users, ``(N, R)`` items and ``(B,)`` rows of them."""
         largest, total, mean = _read_catalogue(users, items, wants_mean=True)
         wanted = items[targets]
         ctx.save_for_backward(mean.sub_(wanted))
@@ -64,6 +65,7 @@ class _FrozenTable(torch.autograd.Function):
 class _TrainedTable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        """Gives ``(B,)`` losses of ``(B, R)`` users, ``(N, R)`` items and ``(B,)`` rows of them."""
         largest, total, _ = _read_catalogue(users, items, wants_mean=False)
         ctx.save_for_backward(users, items, targets, largest, total)
         return _losses(users, items[targets], largest, total)
