@@ -14,7 +14,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml .ci/constraints.txt
 	touch $@
 
 test: $(VENV)/.installed
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 # PEFT's own tests, from the source distribution of the installed version, on Bi-Tuning; and ours
 # that need its optional packages.
