@@ -203,8 +203,8 @@ def _parts(
         states, mask = active.states(
             history=history, history_mask=None, history_states=None, like=history
         )
-        queries = active.text_queries(history, None)
-        assert queries is not None, "the adapter has a text skip"
-        batches.append((newest_state(states, mask), newest_state(*queries), batch["labels"]))
+        query = active.newest_text_query(history, None)
+        assert query is not None, "the adapter has a text skip"
+        batches.append((newest_state(states, mask), query, batch["labels"]))
     encoded, read, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return encoded, read, targets.to(device)

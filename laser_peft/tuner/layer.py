@@ -60,10 +60,24 @@ class ActiveAdapter(NamedTuple):
         if reader is None or history is None:
             return None
         texts = self.adapter.items.texts_of(history)
-        mask = (history != 0).to(texts.device)
-        if history_mask is not None:
-            mask = mask & history_mask.to(texts.device).bool()
+        mask = _real_items(history, history_mask).to(texts.device)
         return reader(texts, mask), mask
+
+    def newest_text_query(
+        self, history: Tensor | None, history_mask: Tensor | None
+    ) -> Tensor | None:
+        """Reads the item texts of whole ``(B, L)`` histories.
+
+        Returns:
+            ``(B, X)`` float, zero where a user has no item; None without a text skip or without a
+            history.
+        """
+        reader = self.adapter.text_reader
+        if reader is None or history is None:
+            return None
+        table = self.adapter.items.of_text()
+        mask = _real_items(history, history_mask)
+        return reader.read_whole(history.to(table.device), mask.to(table.device), table)
 
     @property
     def counts_correction(self) -> bool:
@@ -108,6 +122,11 @@ class ActiveAdapter(NamedTuple):
                 f"got {tuple(vectors.shape)}"
             )
         return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
+
+
+def _real_items(history: Tensor, history_mask: Tensor | None) -> Tensor:
+    real = history != 0
+    return real if history_mask is None else real & history_mask.to(real.device).bool()
 
 
 class BiTuningLayer(nn.Module, BaseTunerLayer):

@@ -8,12 +8,14 @@ Follows §3 of arXiv 2409.01605; docs/method.md lists where we differ.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from laser_peft.losses import next_item_loss, router_balance_loss
 from laser_peft.masking import newest_state
 
+from .adapter import BiTuningAdapter
 from .base_model import embed, real_tokens
 from .fusing import fuse, reading_loss
 from .inputs import RecommendationInputs
@@ -65,9 +67,15 @@ def recommend(
     else:
         learned = states.new_zeros(texts.num_users, adapter.items.text_dim)
     collaborative = newest_state(states, states_mask) if config.collaborative_skip else None
-    queries = active.text_queries(inputs.history, inputs.history_mask)
+    queries = None
+    if _reader_learns(adapter, inputs):
+        queries = active.text_queries(inputs.history, inputs.history_mask)
+    if queries is not None:
+        text_query = newest_state(*queries)
+    else:
+        text_query = active.newest_text_query(inputs.history, inputs.history_mask)
     if config.item_vectors == "fused":
-        user_vectors = fuse(adapter, collaborative, learned, queries and newest_state(*queries))
+        user_vectors = fuse(adapter, collaborative, learned, text_query)
     else:
         user_vectors = learned if collaborative is None else learned + collaborative  # (B, R)
     if config.similarity == "cosine":
@@ -88,11 +96,7 @@ def recommend(
             loss = next_item_loss(scaled, catalogue, labels, negatives)
             if aux_loss is not None:
                 loss = loss + config.router_balance_weight * aux_loss
-            # Frozen, the text reader has learnt before (laser_peft.training.phases).
-            learns = adapter.training and queries is not None and queries[0].requires_grad
-            # Where users share texts they are all positions already.
-            learns = learns and inputs.text_rows is None
-            if learns and queries is not None and inputs.history is not None:
+            if queries is not None and inputs.history is not None:
                 texts = adapter.items.of_text()
                 reading = reading_loss(*queries, inputs.history, texts, negatives)
                 loss = loss + reading
@@ -100,10 +104,21 @@ def recommend(
         loss=loss,
         user_vectors=user_vectors,
         logits=logits,
-        correction=None if queries is None else learned[:, -adapter.items.text_dim :],
+        correction=None if text_query is None else learned[:, -adapter.items.text_dim :],
         router_probs=condensed.router_probs,
         router_chosen=condensed.router_chosen,
         aux_loss=aux_loss,
         reading_loss=reading,
     )
     return output if inputs.return_dict else output.to_tuple()
+
+
+def _reader_learns(adapter: BiTuningAdapter, inputs: RecommendationInputs) -> bool:
+    """Tells whether the text reader learns from all positions of these histories."""
+    reader = adapter.text_reader
+    if reader is None or inputs.labels is None or not adapter.training:
+        return False
+    # Frozen, it has learnt before (laser_peft.training.phases). Where users share texts they are
+    # all positions already.
+    is_frozen = not torch.is_grad_enabled() or not reader.projection.weight.requires_grad
+    return not is_frozen and inputs.text_rows is None

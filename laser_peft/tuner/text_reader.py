@@ -1,9 +1,11 @@
 """What a history's item texts say of the next item's text, without the language model.
 
-Axes: B users, L items in a history, w positions wanted, X width of text vectors.
+Axes: B users, L items in a history, w positions wanted, N items in the catalogue, X width of text
+vectors.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 INITIAL_LOG_SCALE = 2.0  # text vectors have length one, and scores of up to 1 tell little apart
@@ -48,9 +50,34 @@ class TextReader(nn.Module):
         """
         places = mask.cumsum(1)
         age = places[:, :, None] - places[:, None, :]  # (B, L, L), of items seen from items
-        weights = torch.sigmoid(self.decay) ** age.clamp(min=0)
-        weights = weights.masked_fill(~mask[:, None, :] | (age < 0), 0)
+        weights = self._weights(age, mask[:, None, :] & (age >= 0))
         summed = weights @ texts.to(weights.dtype)
         if wanted is not None:
             summed = summed[wanted]
+        return self._mapped(summed)
+
+    def read_whole(self, history: Tensor, mask: Tensor, table: Tensor) -> Tensor:
+        """Reads every whole history; of the table nothing is copied.
+
+        Args:
+            history: ``(B, L)`` int64 in ``1..N`` where an item is real, oldest item first.
+            mask: ``(B, L)`` bool, True where an item is real.
+            table: ``(N, X)`` float text vectors, row ``j`` is item id ``j + 1``.
+
+        Returns:
+            ``(B, X)`` float, as of each user's newest item; zero where a user has none.
+        """
+        if history.size(1) == 0:
+            return table.new_zeros(len(history), table.size(1))
+        age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, L), real items after each
+        weights = self._weights(age, mask)
+        rows = (history - 1).masked_fill(~mask, 0)
+        counted = weights.to(table.dtype)
+        summed = F.embedding_bag(rows, table, mode="sum", per_sample_weights=counted)
+        return self._mapped(summed.to(weights.dtype))
+
+    def _weights(self, age: Tensor, counts: Tensor) -> Tensor:
+        return (torch.sigmoid(self.decay) ** age.clamp(min=0)).masked_fill(~counts, 0)
+
+    def _mapped(self, summed: Tensor) -> Tensor:
         return self.projection(self.dropout(summed)) * self.log_scale.exp()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from conftest import NUM_ITEMS, make_fused
 from transformers import TrainerCallback
 
+from laser_peft.masking import newest_state
 from laser_peft.training import LaserSettings, train_in_phases
 from laser_peft.training.reading import Reading
 from laser_peft.tuner.text_reader import TextReader
@@ -59,6 +60,28 @@ def test_its_loss_is_that_of_every_item_that_follows_another():
     torch.testing.assert_close(loss, F.cross_entropy(scores, torch.tensor([1, 2, 9, 4]) - 1))
     nothing = Reading(reader, texts)(history, labels=torch.full_like(labels, -100))["loss"]
     assert nothing == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_whole_history_is_read_as_up_to_its_newest_item(dtype):
+    torch.manual_seed(0)
+    reader, table = TextReader(X, dropout=0.5).eval().to(dtype), torch.randn(11, X)
+    torch.nn.init.normal_(reader.projection.weight)
+    history = torch.tensor([[3, 1, 2, 9], [0, 5, 4, 0], [7, 0, 0, 11], [0, 0, 0, 0]])
+    mask = history != 0
+    texts = table[(history - 1).clamp(min=0)] * mask[..., None]
+    results = []
+    for read in (newest_state(reader(texts, mask), mask), reader.read_whole(history, mask, table)):
+        assert read.dtype == dtype
+        read.square().sum().backward()
+        gradients = [parameter.grad.clone() for parameter in reader.parameters()]
+        reader.zero_grad()
+        results.append((read.detach(), *gradients))
+    tolerance = {} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **tolerance)
+    assert not results[1][0][3].any()  # who has no item asks for nothing
+    assert reader.read_whole(history[:, :0], mask[:, :0], table).shape == (4, X)
 
 
 def test_the_reader_learns_first_and_then_stays(learn, tmp_path):
