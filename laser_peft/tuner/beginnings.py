@@ -10,6 +10,7 @@ Each user's virtual tokens are a block that sees its own beginning of the text a
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +21,7 @@ from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
+from .block_attention import BlockAttention, pays
 from .devices import device_of
 from .joining import read
 from .trimming import only_at
@@ -73,10 +75,12 @@ def read_beginnings(
     ends_of_blocks = num_virtual * torch.arange(1, most + 1, device=text.device)
     wanted = (ends_of_blocks[:, None] + torch.arange(-num_read, 0, device=text.device)).flatten()
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
-    with only_at(lm, wanted):
+    mask = _mask(ends, num_tokens, num_virtual, text.dtype)
+    attention = BlockAttention(mask, ends, num_virtual) if pays(mask) else nullcontext()
+    with only_at(lm, wanted), attention:
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),
-            attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=memory,
             use_cache=True,

@@ -54,8 +54,7 @@ class Router(nn.Module):
 class ExpertFeedForward(nn.Module):
     """E feed-forwards whose outputs are mixed by each user's router weights.
 
-    All experts run on all users as two batched products; the router's zeros drop what was not
-    chosen.
+    All experts run on all users; the router's zeros drop what was not chosen.
 
     Args:
         dim: width M in and out.
@@ -80,10 +79,12 @@ class ExpertFeedForward(nn.Module):
         Returns:
             ``(B, P, M)`` float.
         """
-        batch, num_queries, dim = queries.shape
-        num_experts = self.weight_in.size(0)
-        flat = queries.reshape(1, batch * num_queries, dim).expand(num_experts, -1, -1)
-        hidden = F.gelu(flat @ self.weight_in + self.bias_in)
-        outputs = hidden @ self.weight_out + self.bias_out  # (E, B * P, M)
-        outputs = outputs.view(num_experts, batch, num_queries, dim)
-        return torch.einsum("ebpm,be->bpm", outputs, expert_weights.to(outputs.dtype))
+        # Side by side the experts are one wide feed-forward, whose hidden states the router weighs.
+        weight_in, bias_in = self.weight_in.mT.flatten(0, 1), self.bias_in.flatten()  # (E F, M)
+        hidden = F.gelu(F.linear(queries, weight_in, bias_in)).unflatten(
+            -1, (len(self.weight_in), -1)
+        )
+        weights = expert_weights.to(hidden.dtype)
+        hidden = (hidden * weights[:, None, :, None]).flatten(-2)  # (B, P, E F)
+        mixed_bias = (weights @ self.bias_out.squeeze(1)).unsqueeze(1)  # (B, 1, M)
+        return hidden @ self.weight_out.flatten(0, 1) + mixed_bias
