@@ -114,8 +114,11 @@ def _in_autocast_precision(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _seen(values: Tensor, own: slice, num_text: int, num_tokens: int, *, dim: int) -> Tensor:
     """Takes from ``T + Q`` along a dimension the ``t + q`` that a group sees."""
-    text = values.narrow(dim, 0, num_text)
-    return torch.cat([text, values.narrow(dim, num_tokens + own.start, own.stop - own.start)], dim)
+    num_own = own.stop - own.start
+    if num_text + num_own == values.size(dim):
+        return values
+    behind = values.narrow(dim, num_tokens + own.start, num_own)
+    return torch.cat([values.narrow(dim, 0, num_text), behind], dim)
 
 
 class _Attend(torch.autograd.Function):
