@@ -77,7 +77,7 @@ def read_beginnings(
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
     mask = _mask(ends, num_tokens, num_virtual, text.dtype)
     attention = BlockAttention(mask, ends, num_virtual) if pays(mask) else nullcontext()
-    with only_at(lm, wanted), attention:
+    with attention, only_at(lm, wanted):
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),
             attention_mask=mask,

@@ -1,9 +1,9 @@
 """Leaves out of a language model's last layer what nobody reads.
 
 Of the last hidden states only those at a few positions are read. The last layer's feed-forward and
-the projection of what it has attended to act on each position by itself, so they need not run at
-the others: the states that are read stay as they are, and three quarters of that layer are saved,
-forward and backward.
+the projection of what it has attended to act on each position by itself, and attention on each
+query, so they need not run at the others: the states that are read stay as they are, and most of
+that layer is saved, forward and backward.
 
 Axes: B rows, X positions, S of them read.
 """
@@ -23,6 +23,7 @@ from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
 from .devices import device_of
+from .few_queries import FewQueries
 from .joining import read
 from .trying import reads_alike, runs_layers_again
 
@@ -65,13 +66,21 @@ def can_trim(lm: PreTrainedModel) -> bool:
 
 def _parts(lm: PreTrainedModel) -> list[nn.Module]:
     """Finds the parts of the last layer that act on each position by itself."""
-    stacks = [part for part in backbone_of(lm).children() if isinstance(part, nn.ModuleList)]
-    if len(stacks) != 1 or not len(stacks[0]):
-        return []
-    last = stacks[0][-1]
-    attention = _child(last, ATTENTIONS)
+    attention = _attention(lm)
     projection = None if attention is None else _child(attention, PROJECTIONS)
-    return [part for part in (projection, _child(last, FEED_FORWARDS)) if part is not None]
+    last = _last_layer(lm)
+    feed_forward = None if last is None else _child(last, FEED_FORWARDS)
+    return [part for part in (projection, feed_forward) if part is not None]
+
+
+def _attention(lm: PreTrainedModel) -> nn.Module | None:
+    last = _last_layer(lm)
+    return None if last is None else _child(last, ATTENTIONS)
+
+
+def _last_layer(lm: PreTrainedModel) -> nn.Module | None:
+    stacks = [part for part in backbone_of(lm).children() if isinstance(part, nn.ModuleList)]
+    return stacks[0][-1] if len(stacks) == 1 and len(stacks[0]) else None
 
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
@@ -83,6 +92,25 @@ def _parts_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     with ExitStack() as hooks:
         for part in _parts(lm):
             hooks.enter_context(_at(part, positions))
+        attention = _attention(lm)
+        if attention is not None:
+            hooks.enter_context(_attends_at(attention, positions))
+        yield
+
+
+@contextmanager
+def _attends_at(part: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Has an attention answer the queries at the positions, and gives zeros elsewhere."""
+    owner, mode = threading.get_ident(), FewQueries(positions)
+
+    def switch(is_on: bool) -> None:
+        if threading.get_ident() == owner:
+            mode.is_on = is_on
+
+    with ExitStack() as hooks:
+        hooks.enter_context(mode)
+        hooks.callback(part.register_forward_pre_hook(lambda *_: switch(True)).remove)
+        hooks.callback(part.register_forward_hook(lambda *_: switch(False)).remove)
         yield
 
 

@@ -4,11 +4,14 @@ import threading
 
 import pytest
 import torch
+import torch.nn.functional as F
 from adapters import make_batch, make_model
 from conftest import make_lm
+from torch.overrides import TorchFunctionMode
 
 from laser_peft.tuner import trimming
 from laser_peft.tuner.base_model import backbone_of
+from laser_peft.tuner.joining import read
 from laser_peft.tuner.trimming import can_trim, only_at
 
 POSITIONS = torch.tensor([[0, 6], [5, 2], [6, 3]])
@@ -61,6 +64,42 @@ def test_the_last_layer_runs_where_it_is_read(lm):
     can_trim(lm)
     assert sizes_seen(lm, call) == [2, 2]
     assert sizes_seen(lm, lambda: read_at(lm, text_for(lm), POSITIONS)) == [7, 7]
+
+
+class Attended(TorchFunctionMode):
+    """Notes for how many queries of how many keys fused attention is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            self.sizes.append((args[0].size(2), args[1].size(2)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mask", [None, "causal", "heads"])
+def test_the_last_layer_attends_for_what_is_read(llama, mask):
+    text, options = text_for(llama), {}
+    if mask is not None:  # one that hides the second token from all behind it
+        may_look = torch.ones(7, 7, dtype=torch.bool).tril()
+        may_look[2:, 1] = False
+        heads = llama.config.num_attention_heads if mask == "heads" else 1
+        options["attention_mask"] = may_look.expand(len(text), heads, -1, -1)
+
+    def states():
+        output = backbone_of(llama)(inputs_embeds=text, use_cache=False, **options)
+        return read(output.last_hidden_state, POSITIONS)
+
+    can_trim(llama)
+    with Attended() as whole:
+        expected = states()
+    with Attended() as few, only_at(llama, POSITIONS):
+        actual = states()
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert {queries for queries, _ in whole.sizes} == {7}
+    assert few.sizes == [*whole.sizes[:-1], (2, 7)]
 
 
 @pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
