@@ -18,6 +18,7 @@ from .sources import Source
 from .tables import name_of, read_parts
 
 TITLE = "title"
+FEW = 64  # values that are said sooner than other threads are asked to
 MOST_PIECES = 8  # of a table that items are added to
 # What str.split() takes for space; \s leaves four control characters out.
 SPACE = r"[\s\x1c-\x1f]+"
@@ -152,10 +153,10 @@ class Catalogue:
     def names(self, dense_ids: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
         """Returns ids and titles of given items only, as :attr:`item_ids` and :attr:`titles`."""
         rows = np.asarray(dense_ids, dtype=np.int64) - 1
-        ids = self.frame[ITEM].gather(rows).to_list()
+        ids = self.frame[ITEM][rows].to_list()
         if TITLE not in self.frame.columns:
             return ids, ids
-        titles = _as_texts(self.frame[TITLE].gather(rows))
+        titles = _as_texts(self.frame[TITLE][rows])
         return ids, [title or item_id for title, item_id in zip(titles, ids, strict=True)]
 
     def dense_ids(self, item_ids: Iterable[str]) -> list[int]:
@@ -242,9 +243,9 @@ def _of_one_type(one: pl.Series, other: pl.Series) -> tuple[pl.Series, pl.Series
 
 def _as_texts(column: pl.Series) -> list[str]:
     """Says a column: one line each, empty where unknown."""
-    if column.dtype == pl.String:
+    if len(column) > FEW and column.dtype == pl.String:
         return _tidy(column).to_list()
-    if column.dtype == pl.List(pl.String):
+    if len(column) > FEW and column.dtype == pl.List(pl.String):
         parts = column.list.eval(_tidy(pl.element()))
         return (
             parts.list.eval(pl.element().filter(pl.element() != ""))

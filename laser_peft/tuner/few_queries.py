@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FewQueries(TorchFunctionMode):
-    """Within, this thread's fused attention runs at a few positions while ``is_on``.
+    """Within, this thread's fused attention runs at a few positions.
 
     Elsewhere its outputs are zeros. Calls of other shapes are left as they are.
 
@@ -24,7 +24,6 @@ class FewQueries(TorchFunctionMode):
     def __init__(self, positions: Tensor) -> None:
         super().__init__()
         self._positions = positions
-        self.is_on = False
 
     def __torch_function__(
         self,
@@ -35,7 +34,7 @@ class FewQueries(TorchFunctionMode):
     ) -> Any:
         """Answers a call of a torch function."""
         kwargs = kwargs or {}
-        if self.is_on and func is F.scaled_dot_product_attention and self._fits(args, kwargs):
+        if func is F.scaled_dot_product_attention and self._fits(args, kwargs):
             return self._attend(*args, **kwargs)
         return func(*args, **kwargs)
 

@@ -103,14 +103,17 @@ def _attends_at(part: nn.Module, positions: Tensor) -> Iterator[None]:
     """Has an attention answer the queries at the positions, and gives zeros elsewhere."""
     owner, mode = threading.get_ident(), FewQueries(positions)
 
-    def switch(is_on: bool) -> None:
+    def enter(*_: Any) -> None:
         if threading.get_ident() == owner:
-            mode.is_on = is_on
+            mode.__enter__()
+
+    def leave(*_: Any) -> None:
+        if threading.get_ident() == owner:
+            mode.__exit__(None, None, None)
 
     with ExitStack() as hooks:
-        hooks.enter_context(mode)
-        hooks.callback(part.register_forward_pre_hook(lambda *_: switch(True)).remove)
-        hooks.callback(part.register_forward_hook(lambda *_: switch(False)).remove)
+        hooks.callback(part.register_forward_pre_hook(enter).remove)
+        hooks.callback(part.register_forward_hook(leave, always_call=True).remove)
         yield
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import polars as pl
 import pytest
 
@@ -25,6 +26,25 @@ def test_missing_attributes_leave_no_trace(catalogue):
         {"title": "Blue chair"},
     ]
     assert catalogue.titles == ["Red lamp", "y7", "Blue chair"]
+
+
+def test_a_few_items_are_said_as_all_are():
+    spaces = "".join(chr(code) for code in range(0x3100) if chr(code).isspace())
+    titles = [f"{space}red{space} {space}lamp{other}" for space in spaces for other in " \u200bz"]
+    titles += [None, "", spaces]
+    parts = [[title, "", None, title] for title in titles] + [[], None]
+    frame = pl.DataFrame({"title": [*titles, None, None], "parts": parts}).with_columns(
+        item_id=pl.int_range(pl.len()).cast(pl.String)
+    )
+    catalogue = Catalogue(frame)
+    few = [
+        attributes
+        for row in range(len(frame))
+        for attributes in catalogue.iter_attributes(np.array([row]))
+    ]
+    assert few == catalogue.attributes()
+    dense = np.array([7, 1, len(frame)])
+    assert catalogue.names(dense)[1] == [catalogue.titles[row - 1] for row in dense]
 
 
 def test_catalogue_is_saved_and_loaded_whole(catalogue, tmp_path):

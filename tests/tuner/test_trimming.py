@@ -1,6 +1,7 @@
 """Positions that nobody reads are left out of the last layer, and what is read stays as it is."""
 
 import threading
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -100,6 +101,18 @@ def test_the_last_layer_attends_for_what_is_read(llama, mask):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert {queries for queries, _ in whole.sizes} == {7}
     assert few.sizes == [*whole.sizes[:-1], (2, 7)]
+
+
+def test_an_attention_that_fails_leaves_the_next_call_whole(llama, monkeypatch):
+    text = text_for(llama)
+    expected = read_at(llama, text, POSITIONS)
+    attention = llama.model.layers[-1].self_attn
+    with monkeypatch.context() as patch, only_at(llama, POSITIONS):
+        patch.setattr(attention, "forward", Mock(side_effect=RuntimeError("full")))
+        with pytest.raises(RuntimeError, match="full"):
+            read_at(llama, text, POSITIONS)
+    torch.testing.assert_close(read_at(llama, text, POSITIONS), expected, atol=0, rtol=0)
+    assert torch.overrides._get_current_function_mode_stack() == []
 
 
 @pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
