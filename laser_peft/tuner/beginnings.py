@@ -10,7 +10,6 @@ Each user's virtual tokens are a block that sees its own beginning of the text a
 
 import logging
 from collections.abc import Iterator
-from contextlib import nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,8 +20,8 @@ from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
-from .block_attention import BlockAttention, pays
 from .devices import device_of
+from .half_attention import BlockAttention, written_out
 from .joining import read
 from .trimming import only_at
 from .trying import reads_alike, runs_layers_again
@@ -76,7 +75,8 @@ def read_beginnings(
     wanted = (ends_of_blocks[:, None] + torch.arange(-num_read, 0, device=text.device)).flatten()
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
     mask = _mask(ends, num_tokens, num_virtual, text.dtype)
-    attention = BlockAttention(mask, ends, num_virtual) if pays(mask) else nullcontext()
+    blocks_of = mask, ends, num_virtual
+    attention = written_out(BlockAttention, *blocks_of, dtype=text.dtype, device=text.device)
     with attention, only_at(lm, wanted):
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),
