@@ -19,10 +19,11 @@ from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.item_texts import Whitening
 
 from . import saving
-from .best import Shelf, best_items, recall_of
+from .best import Shelf, recall_of
 from .card import RunFacts
 from .config import RecommenderConfig
 from .growing import Items, own_vectors_of, read_items, split_returning, text_vectors_of
+from .newcomers import best_or_most_had
 from .requests import (
     allowed_items,
     batches_of,
@@ -478,8 +479,9 @@ class LaserRecommender:
     def best(
         self, users: torch.Tensor, shelf: Shelf, k: int, left_out: Sequence[np.ndarray] | None
     ) -> list[list[Recommendation]]:
-        """Finds the k best of a shelf for ``(B, R)`` user vectors; see :func:`best_items`."""
-        return self._named(best_items(users, shelf, k, left_out=left_out))
+        """Finds the k best of a shelf for ``(B, R)`` user vectors; see ``best_or_most_had``."""
+        events = self.model.base_model.item_events
+        return self._named(best_or_most_had(users, shelf, k, left_out=left_out, events=events))
 
     def _named(self, found: Sequence[Sequence[tuple[int, float]]]) -> list[list[Recommendation]]:
         """Names all at once: a look into the catalogue costs more than an item does."""

@@ -42,7 +42,7 @@ class ActiveAdapter(NamedTuple):
             history,
             history_mask,
             history_states,
-            events=self._events(),
+            events=self.events(),
             like=like,
             dim=self.config.collaborative_dim,
         )
@@ -88,7 +88,7 @@ class ActiveAdapter(NamedTuple):
             return True
         return bool(adapter.view_weights[3] != 0)
 
-    def _events(self) -> Tensor | None:
+    def events(self) -> Tensor | None:
         """Returns ``(N,)`` int64, how often the encoder saw each item; None where none are set."""
         if self.config.item_vectors == "collaborative" or not len(self.adapter.items.events):
             return None

@@ -18,6 +18,7 @@ from .base_model import check_base_model
 from .building import build
 from .devices import device_of
 from .fusing import ViewWeights
+from .items import OFTEN
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
 from .reading import shares_texts, text_states
@@ -212,6 +213,15 @@ class BiTuningModel(BaseTuner):
     def rare_items(self) -> Tensor:
         """Tells how rare the encoder found each item: ``(N,)``, 1 if never seen, else less."""
         return self._active.adapter.items.rare()
+
+    def item_events(self) -> Tensor | None:
+        """Tells how often the encoder saw each item in its training.
+
+        Returns:
+            ``(N,)`` int64; None where nobody counted.
+        """
+        events = self._active.events()
+        return None if events is None or bool((events == OFTEN).all()) else events
 
     def _view_weights(self) -> Tensor:
         adapter = self._active.adapter
