@@ -20,9 +20,10 @@ class BiTuningOutput(ModelOutput):
         logits: ``(B, N)`` float, column ``j`` scores item id ``j + 1``; with ``return_logits``.
         correction: ``(B, X)`` float, what the head adds to the text reader's part of fused user
             vectors, before it is weighed; None without a text reader.
-        router_probs: ``(B, E)`` float, each row sums to one; None without a router.
-        router_chosen: ``(B, E)`` bool, True for the experts picked; None without a router.
-        aux_loss: scalar, the router balance term before its weight; None without a router.
+        router_probs: ``(B, E)`` float, each row sums to one; None without a router, and where the
+            language model's reading counts nothing: the M-Former is then not run.
+        router_chosen: ``(B, E)`` bool, True for the experts picked; None as ``router_probs``.
+        aux_loss: scalar, the router balance term before its weight; None as ``router_probs``.
         reading_loss: scalar, the part of the loss that the text reader learns from at all
             positions of the histories; None where it does not.
     """

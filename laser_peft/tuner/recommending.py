@@ -58,8 +58,9 @@ def recommend(
         history_states=inputs.history_states,
         like=text.new_zeros(texts.num_users, 0),
     )
-    condensed = adapter.prefix_for(states, states_mask)
+    condensed = None
     if active.counts_correction:
+        condensed = adapter.prefix_for(states, states_mask)
         read = user_states(call, lm, active, texts, condensed.prefix, inputs.text_memory)
         if inputs.text_memory is not None:
             inputs.text_memory.ids = inputs.input_ids
@@ -82,8 +83,9 @@ def recommend(
         user_vectors = F.normalize(user_vectors, dim=-1)
 
     aux_loss = loss = logits = reading = None
-    if condensed.router_probs is not None and condensed.router_chosen is not None:
-        aux_loss = router_balance_loss(condensed.router_probs, condensed.router_chosen)
+    probs, chosen = (None, None) if condensed is None else condensed[1:]
+    if probs is not None and chosen is not None:
+        aux_loss = router_balance_loss(probs, chosen)
     if inputs.labels is not None or inputs.return_logits:
         catalogue = active.item_vectors(inputs.item_vectors).to(user_vectors.device)
         scaled = user_vectors / config.temperature
@@ -105,8 +107,8 @@ def recommend(
         user_vectors=user_vectors,
         logits=logits,
         correction=None if text_query is None else learned[:, -adapter.items.text_dim :],
-        router_probs=condensed.router_probs,
-        router_chosen=condensed.router_chosen,
+        router_probs=probs,
+        router_chosen=chosen,
         aux_loss=aux_loss,
         reading_loss=reading,
     )

@@ -70,14 +70,17 @@ def test_the_correction_has_a_weight_of_its_own(fused):
 
 def test_a_prompt_that_counts_nothing_is_not_read(fused, llama):
     calls = []
-    llama.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    for part in (llama.model, adapter_of(fused).m_former):
+        part.register_forward_pre_hook(lambda part, _: calls.append(part))
     batch = make_batch()
     fused.base_model.set_view_weights(1.0, 1.0, 0.0, 0.0)
-    fused(**batch)
+    output = fused(**batch, labels=torch.tensor([1, 2, 3]))
     assert not calls
+    assert output.loss.isfinite()
+    assert output.router_probs is None
     fused.train()
     fused(**batch, labels=torch.tensor([1, 2, 3])).loss.backward()
-    assert calls
+    assert {*calls} == {llama.model, adapter_of(fused).m_former}
     assert adapter_of(fused).suffix.tokens.grad.abs().max() > 0
 
 
