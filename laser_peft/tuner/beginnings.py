@@ -76,7 +76,7 @@ def read_beginnings(
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
     mask = _mask(ends, num_tokens, num_virtual, text.dtype)
     blocks_of = mask, ends, num_virtual
-    attention = written_out(BlockAttention, *blocks_of, dtype=text.dtype, device=text.device)
+    attention = written_out(BlockAttention, *blocks_of, lm=lm, text=text)
     with attention, only_at(lm, wanted):
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),

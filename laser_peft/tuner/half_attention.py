@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from .trying import has_compiled_parts
 
 SCORES_AT_A_TIME = 4 * 2**20  # of all rows and heads; more of them leave the caches
 CAUSAL_QUERIES = 96  # of a group: fewer see fewer keys in vain, more make better products
@@ -141,14 +144,26 @@ class BlockAttention(_WrittenOut):
 
 
 def written_out(
-    mode: Callable[..., _WrittenOut], *arguments: Any, dtype: torch.dtype, device: torch.device
+    mode: Callable[..., _WrittenOut], *arguments: Any, lm: PreTrainedModel, text: Tensor
 ) -> AbstractContextManager[object]:
-    """Gives the mode where it pays: in half precision, learning, on a processor; else nothing."""
-    if not torch.is_grad_enabled() or device.type != "cpu" or torch.compiler.is_compiling():
+    """Gives the mode where it pays: in half precision, learning, on a processor, uncompiled.
+
+    Args:
+        mode: makes it.
+        arguments: of the mode.
+        lm: the language model that is called within.
+        text: what it reads, float.
+
+    Returns:
+        The mode, or a context in which nothing changes.
+    """
+    if not torch.is_grad_enabled() or text.device.type != "cpu":
         return nullcontext()
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-    return mode(*arguments) if dtype.itemsize == 2 else nullcontext()
+    is_autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if is_autocast else text.dtype
+    if dtype.itemsize != 2 or torch.compiler.is_compiling() or has_compiled_parts(lm):
+        return nullcontext()
+    return mode(*arguments)
 
 
 def _in_autocast_precision(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -123,7 +123,7 @@ def user_states(
     def read_all(joined: JoinedTokens, extra: dict[str, Tensor]) -> Tensor:
         tokens = joined.inputs_embeds
         wanted = nullcontext() if reading == "mean" else only_at(lm, joined.suffix_positions)
-        with written_out(CausalAttention, dtype=tokens.dtype, device=tokens.device), wanted:
+        with written_out(CausalAttention, lm=lm, text=tokens), wanted:
             hidden = last_hidden_states(lm, call, inputs_embeds=tokens, **extra)
         if reading == "mean":
             return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)

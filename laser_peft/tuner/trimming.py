@@ -25,7 +25,7 @@ from .base_model import backbone_of
 from .devices import device_of
 from .few_queries import FewQueries
 from .joining import read
-from .trying import reads_alike, runs_layers_again
+from .trying import has_compiled_parts, reads_alike, runs_layers_again
 
 FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention")
@@ -39,8 +39,8 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     """Within, last hidden states are those of the language model at some positions alone.
 
     Nothing changes where a model's last layer is of another make (it is tried once), where layers
-    are run again in the backward pass, and in a compiled graph. Calls of other threads are left
-    alone.
+    are run again in the backward pass, and where anything is compiled. Calls of other threads are
+    left alone.
 
     Args:
         lm: the language model.
@@ -56,7 +56,7 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 
 def can_trim(lm: PreTrainedModel) -> bool:
     """Tells whether :func:`only_at` saves anything, by trying it once on a few tokens."""
-    if runs_layers_again(lm):
+    if runs_layers_again(lm) or has_compiled_parts(lm):
         return False
     known = _STAYS.get(lm)
     if known is None:

@@ -17,3 +17,11 @@ def reads_alike(states: Tensor, expected: Tensor) -> bool:
     is_exact = torch.finfo(expected.dtype).eps < torch.finfo(torch.float16).eps
     tolerance = TOLERANCE if is_exact else TOLERANCE_IN_HALF_PRECISION
     return bool((states - expected).abs().max() <= tolerance * expected.float().std())
+
+
+def has_compiled_parts(lm: nn.Module) -> bool:
+    """Tells whether ``Module.compile`` was called on a part of it.
+
+    What changes from call to call around a compiled part has it compiled anew each time.
+    """
+    return any(getattr(part, "_compiled_call_impl", None) is not None for part in lm.modules())

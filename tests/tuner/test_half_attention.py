@@ -10,6 +10,7 @@ from adapters import make_batch, make_model
 from laser_peft.tuner import beginnings, half_attention, reading
 from laser_peft.tuner.beginnings import _mask
 from laser_peft.tuner.half_attention import BlockAttention, CausalAttention
+from laser_peft.tuner.trimming import can_trim
 
 B, H, T, K, V, D = 3, 2, 11, 5, 4, 8
 Q = K * V
@@ -147,3 +148,16 @@ def test_a_user_is_learnt_from_so_in_half_precision(llama, encoder_folder, layou
     assert any(mode._groups for mode in modes)
     error = (learnt.user_vectors - exact.user_vectors).norm()
     assert error < 2 * (fused.user_vectors - exact.user_vectors).norm()
+
+
+def test_compiled_layers_are_called_as_they_are(llama, encoder_folder, monkeypatch):
+    modes = []
+    monkeypatch.setattr(reading, "CausalAttention", noting(CausalAttention, modes))
+    model, batch = make_model(llama, encoder_folder, layout="prefix_first"), make_batch()
+    assert can_trim(llama)
+    for layer in llama.model.layers:
+        layer._compiled_call_impl = layer._call_impl  # what Module.compile sets
+    assert not can_trim(llama)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch, labels=torch.tensor([1, 2, 3])).loss.backward()
+    assert not modes
