@@ -124,10 +124,8 @@ class BlockAttention(_WrittenOut):
 
     def grouped(self, query: Tensor) -> Iterator[Group]:
         """Groups the blocks of neighbouring places."""
-        num_tokens, num_rows = (
-            self._mask.size(3) - self._mask.size(2),
-            query.size(0) * query.size(1),
-        )
+        num_rows = query.size(0) * query.size(1)
+        num_tokens = self._mask.size(3) - self._mask.size(2)  # T
         first = 0
         while first < len(self._longest):
             last, num_text = first + 1, self._longest[first]
