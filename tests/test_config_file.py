@@ -169,6 +169,12 @@ def test_lists_are_read_part_by_part(write):
 def _listed(ids: Annotated[list[str] | None, typer.Option()] = None) -> None: ...
 
 
-@pytest.mark.parametrize("command", ["train", "train-encoder", "prepare", "evaluate", "baselines"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("train", "train-encoder", "prepare", "evaluate", "baselines"),
+        *("recommend-many", "serve"),
+    ],
+)
 def test_every_command_of_many_options_takes_a_file(command):
     assert "--config" in run_command(command, "--help").output

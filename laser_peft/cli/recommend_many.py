@@ -26,12 +26,14 @@ from .asking import (
     read_ids,
 )
 from .base import app, console, says_what_is_wrong
+from .config_file import takes_a_config_file
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 def recommend_many(
     recommender: Recommender,
     histories: Annotated[

@@ -6,10 +6,12 @@ import typer
 
 from .asking import LLM, Device, Dtype, Recommender, load_on
 from .base import app, says_what_is_wrong
+from .config_file import takes_a_config_file
 
 
 @app.command()
 @says_what_is_wrong
+@takes_a_config_file
 def serve(
     recommender: Recommender,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
