@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .best import Shelf, best_items
@@ -40,14 +41,13 @@ def best_or_most_had(
     counts = events() if is_blank.any() else None
     if counts is None:
         return best_items(users, shelf, k, left_out=left_out)
-    counts = counts.to(shelf.vectors)[:, None]  # vectors of one number
-    most_had = replace(
-        shelf, vectors=counts if shelf.ids is None else counts[shelf.ids - 1], index=None
-    )
+    counts = counts.to(shelf.vectors.device)
+    counts = counts if shelf.ids is None else counts[shelf.ids - 1]
+    most_had = replace(shelf, vectors=counts.float()[:, None], index=None)
     found: list[list[tuple[int, float]]] = [[]] * len(users)
     for chosen, asked, offered in (
         (~is_blank, users, shelf),
-        (is_blank, users.new_ones(len(users), 1), most_had),
+        (is_blank, torch.ones(len(users), 1, device=users.device), most_had),
     ):
         rows = chosen.nonzero()[:, 0].tolist()
         if rows:

@@ -21,7 +21,6 @@ from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import backbone_of
 from .devices import device_of
-from .half_attention import BlockAttention, written_out
 from .joining import read
 from .trimming import only_at
 from .trying import reads_alike, runs_layers_again
@@ -74,13 +73,10 @@ def read_beginnings(
     ends_of_blocks = num_virtual * torch.arange(1, most + 1, device=text.device)
     wanted = (ends_of_blocks[:, None] + torch.arange(-num_read, 0, device=text.device)).flatten()
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
-    mask = _mask(ends, num_tokens, num_virtual, text.dtype)
-    blocks_of = mask, ends, num_virtual
-    attention = written_out(BlockAttention, *blocks_of, lm=lm, text=text)
-    with attention, only_at(lm, wanted):
+    with only_at(lm, wanted):
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),
-            attention_mask=mask,
+            attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
             position_ids=positions,
             past_key_values=memory,
             use_cache=True,

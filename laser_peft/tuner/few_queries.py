@@ -18,7 +18,7 @@ class FewQueries(TorchFunctionMode):
     Elsewhere its outputs are zeros. Calls of other shapes are left as they are.
 
     Args:
-        positions: ``(B, S)`` int64 in ``0..X-1``.
+        positions: ``(B, S)`` int64 in ``0..X-1``, different in a row.
     """
 
     def __init__(self, positions: Tensor) -> None:
@@ -55,6 +55,9 @@ class FewQueries(TorchFunctionMode):
         Returns:
             ``(B, H, X, d)`` float.
         """
+        if kwargs.pop("enable_gqa", False):  # which few kernels take beside a mask
+            shared_by = query.size(1) // key.size(1)
+            key, value = (heads.repeat_interleave(shared_by, 1) for heads in (key, value))
         places = self._positions.to(query.device)[:, None, :, None]  # (B, 1, S, 1)
         mask = kwargs.pop("attn_mask", None)
         if kwargs.pop("is_causal", False):

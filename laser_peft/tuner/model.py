@@ -218,10 +218,10 @@ class BiTuningModel(BaseTuner):
         """Tells how often the encoder saw each item in its training.
 
         Returns:
-            ``(N,)`` int64; None where nobody counted.
+            ``(N,)`` int64; None where nobody counted those of all items.
         """
         events = self._active.events()
-        return None if events is None or bool((events == OFTEN).all()) else events
+        return None if events is None or bool((events == OFTEN).any()) else events
 
     def _view_weights(self) -> Tensor:
         adapter = self._active.adapter

@@ -25,7 +25,6 @@ from .base_model import (
 )
 from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
-from .half_attention import CausalAttention, written_out
 from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
 from .text_memory import TextMemory
@@ -121,10 +120,9 @@ def user_states(
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
 
     def read_all(joined: JoinedTokens, extra: dict[str, Tensor]) -> Tensor:
-        tokens = joined.inputs_embeds
         wanted = nullcontext() if reading == "mean" else only_at(lm, joined.suffix_positions)
-        with written_out(CausalAttention, lm=lm, text=tokens), wanted:
-            hidden = last_hidden_states(lm, call, inputs_embeds=tokens, **extra)
+        with wanted:
+            hidden = last_hidden_states(lm, call, inputs_embeds=joined.inputs_embeds, **extra)
         if reading == "mean":
             return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
         return read(hidden, joined.suffix_positions)

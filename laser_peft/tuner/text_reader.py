@@ -57,7 +57,7 @@ class TextReader(nn.Module):
         return self._mapped(summed)
 
     def read_whole(self, history: Tensor, mask: Tensor, table: Tensor) -> Tensor:
-        """Reads every whole history; of the table nothing is copied.
+        """Reads every whole history, on most devices without a copy of its texts.
 
         Args:
             history: ``(B, L)`` int64 in ``1..N`` where an item is real, oldest item first.
@@ -72,8 +72,12 @@ class TextReader(nn.Module):
         age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, L), real items after each
         weights = self._weights(age, mask)
         rows = (history - 1).masked_fill(~mask, 0)
-        counted = weights.to(table.dtype)
-        summed = F.embedding_bag(rows, table, mode="sum", per_sample_weights=counted)
+        if table.device.type == "mps" or table.is_inference():
+            # There is no such kernel, or autograd keeps no such table.
+            summed = (weights[:, None] @ table[rows].to(weights.dtype))[:, 0]
+        else:
+            counted = weights.to(table.dtype)
+            summed = F.embedding_bag(rows, table, mode="sum", per_sample_weights=counted)
         return self._mapped(summed.to(weights.dtype))
 
     def _weights(self, age: Tensor, counts: Tensor) -> Tensor:

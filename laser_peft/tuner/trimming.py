@@ -44,8 +44,8 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 
     Args:
         lm: the language model.
-        positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called, S at least 1. Elsewhere
-            the states are without meaning.
+        positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called, S at least 1 and
+            different in a row. Elsewhere the states are without meaning.
     """
     if torch.compiler.is_compiling() or not can_trim(lm):
         yield
@@ -101,17 +101,18 @@ def _parts_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 @contextmanager
 def _attends_at(part: nn.Module, positions: Tensor) -> Iterator[None]:
     """Has an attention answer the queries at the positions, and gives zeros elsewhere."""
-    owner, mode = threading.get_ident(), FewQueries(positions)
+    owner, within = threading.get_ident(), ExitStack()
 
     def enter(*_: Any) -> None:
         if threading.get_ident() == owner:
-            mode.__enter__()
+            within.enter_context(FewQueries(positions))
 
     def leave(*_: Any) -> None:
         if threading.get_ident() == owner:
-            mode.__exit__(None, None, None)
+            within.close()
 
-    with ExitStack() as hooks:
+    # The stack is closed here too: no hook is called where an interrupt ends the attention.
+    with within, ExitStack() as hooks:
         hooks.callback(part.register_forward_pre_hook(enter).remove)
         hooks.callback(part.register_forward_hook(leave, always_call=True).remove)
         yield

@@ -20,8 +20,13 @@ def reads_alike(states: Tensor, expected: Tensor) -> bool:
 
 
 def has_compiled_parts(lm: nn.Module) -> bool:
-    """Tells whether ``Module.compile`` was called on a part of it.
+    """Tells whether a part of it was compiled, by ``Module.compile`` or by ``torch.compile``.
 
     What changes from call to call around a compiled part has it compiled anew each time.
     """
-    return any(getattr(part, "_compiled_call_impl", None) is not None for part in lm.modules())
+    return any(
+        getattr(part, "_compiled_call_impl", None) is not None
+        or hasattr(part, "_orig_mod")
+        or hasattr(part.forward, "_torchdynamo_orig_callable")
+        for part in lm.modules()
+    )

@@ -34,11 +34,25 @@ def test_batch_mates_of_a_newcomer_are_found_as_without(vectors):
         assert best[row] == [(i, float(EVENTS[i - 1])) for i in MOST_HAD if i != row + 1]
 
 
-@pytest.mark.parametrize("allowed", [[3, 5, 7], [5]])  # a table of their own, or a mask
-def test_only_what_is_offered_is_found(vectors, allowed, monkeypatch):
-    mask = np.isin(np.arange(1, N + 1), allowed)
-    (best,) = found(torch.zeros(1, R), Shelf.of(vectors, mask))
-    assert [item for item, _ in best] == [item for item in MOST_HAD if item in allowed]
+@pytest.mark.parametrize("allowed", [[3, 5, 7], [5, 9]])  # by a mask, and on a table of their own
+def test_only_what_is_offered_is_found(vectors, allowed):
+    shelf = Shelf.of(vectors, np.isin(np.arange(1, N + 1), allowed))
+    assert (shelf.ids is None) == (len(allowed) > N // 4)
+    (best,) = found(torch.zeros(1, R), shelf)
+    assert best == [(i, float(EVENTS[i - 1])) for i in MOST_HAD if i in allowed]
+
+
+def test_counts_are_exact_whatever_the_vectors_are_kept_in(vectors):
+    many = torch.tensor([1000, 1003, 1001, 100_000, 0, 0, 0, 0, 0])
+    for dtype in (torch.bfloat16, torch.float16):
+        (best,) = found(torch.zeros(1, R, dtype=dtype), Shelf(vectors.to(dtype)), events=many, k=4)
+        assert best == [(4, 100_000.0), (2, 1003.0), (3, 1001.0), (1, 1000.0)]
+
+
+def test_an_index_of_vectors_is_not_asked_for_counts(vectors):
+    shelf = Shelf(vectors, index=object())
+    (best,) = found(torch.zeros(1, R), shelf, k=2)
+    assert [item for item, _ in best] == MOST_HAD[:2]
 
 
 def test_where_nobody_counted_the_order_is_the_catalogue_s(vectors):
@@ -68,5 +82,16 @@ def test_a_new_user_of_a_recommender(lm_folder, encoder_folder, shop, tokenizer)
     assert made.session().recommend(k=2) == best[:2]
     together = [*made.recommend_many([["i3"], []], k=4)]
     assert together == [made.recommend(["i3"], k=4), best[:4]]
-    uncounted = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "collaborative")
-    assert uncounted.model.base_model.item_events() is None
+
+
+def test_items_that_nobody_counted_are_told_from_those_that_nobody_had(
+    lm_folder, encoder_folder, shop, tokenizer
+):
+    ids = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "collaborative")
+    assert ids.model.base_model.item_events() is None
+    fused = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "fused").model.base_model
+    assert fused.item_events().tolist() == [0, *range(1, 7), 0, *range(8, NUM_ITEMS)]
+    vectors = fused.layer.bituning_adapters["default"].items.of_text()
+    fused.set_item_text_vectors(vectors)
+    fused.add_item_text_vectors(vectors[:2])
+    assert fused.item_events() is None

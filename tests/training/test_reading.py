@@ -82,6 +82,11 @@ def test_a_whole_history_is_read_as_up_to_its_newest_item(dtype):
         torch.testing.assert_close(actual, expected, **tolerance)
     assert not results[1][0][3].any()  # who has no item asks for nothing
     assert reader.read_whole(history[:, :0], mask[:, :0], table).shape == (4, X)
+    with torch.inference_mode():  # as a server may have made it
+        table = table.clone()
+    read = reader.read_whole(history, mask, table)
+    read.sum().backward()
+    torch.testing.assert_close(read.detach(), results[1][0])
 
 
 def test_the_reader_learns_first_and_then_stays(learn, tmp_path):

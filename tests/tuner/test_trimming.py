@@ -103,16 +103,43 @@ def test_the_last_layer_attends_for_what_is_read(llama, mask):
     assert few.sizes == [*whole.sizes[:-1], (2, 7)]
 
 
-def test_an_attention_that_fails_leaves_the_next_call_whole(llama, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_attention_that_ends_early_leaves_the_next_call_whole(llama, monkeypatch, error):
     text = text_for(llama)
     expected = read_at(llama, text, POSITIONS)
     attention = llama.model.layers[-1].self_attn
-    with monkeypatch.context() as patch, only_at(llama, POSITIONS):
-        patch.setattr(attention, "forward", Mock(side_effect=RuntimeError("full")))
-        with pytest.raises(RuntimeError, match="full"):
-            read_at(llama, text, POSITIONS)
+    monkeypatch.setattr(attention, "forward", Mock(side_effect=error))
+    with pytest.raises(error), only_at(llama, POSITIONS):
+        read_at(llama, text, POSITIONS)
+    monkeypatch.undo()
     torch.testing.assert_close(read_at(llama, text, POSITIONS), expected, atol=0, rtol=0)
     assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_a_hook_that_fails_takes_no_other_mode_away(llama):
+    attention, text = llama.model.layers[-1].self_attn, text_for(llama)
+    can_trim(llama)
+    hook = attention.register_forward_pre_hook(Mock(side_effect=RuntimeError("first")))
+    with Attended() as mode:
+        with pytest.raises(RuntimeError, match="first"), only_at(llama, POSITIONS):
+            read_at(llama, text, POSITIONS)
+        assert torch.overrides._get_current_function_mode_stack() == [mode]
+    hook.remove()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch's own
+@pytest.mark.parametrize("how", ["Module.compile", "torch.compile", "forward"])
+def test_what_is_compiled_is_called_as_it_is(how):
+    lm = make_lm("llama")
+    layers = lm.model.layers
+    assert can_trim(lm)
+    if how == "Module.compile":
+        layers[0].compile()
+    elif how == "torch.compile":
+        layers[0] = torch.compile(layers[0])
+    else:
+        layers[0].forward = torch.compile(layers[0].forward)
+    assert not can_trim(lm)
 
 
 @pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
