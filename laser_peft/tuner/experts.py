@@ -80,11 +80,10 @@ class ExpertFeedForward(nn.Module):
             ``(B, P, M)`` float.
         """
         # Side by side the experts are one wide feed-forward, whose hidden states the router weighs.
-        weight_in, bias_in = self.weight_in.mT.flatten(0, 1), self.bias_in.flatten()  # (E F, M)
-        hidden = F.gelu(F.linear(queries, weight_in, bias_in)).unflatten(
-            -1, (len(self.weight_in), -1)
-        )
+        num_experts = len(self.weight_in)
+        weight_in = self.weight_in.transpose(0, 1).flatten(1)  # (M, E F)
+        hidden = F.gelu(F.linear(queries, weight_in.T, self.bias_in.flatten()))
         weights = expert_weights.to(hidden.dtype)
-        hidden = (hidden * weights[:, None, :, None]).flatten(-2)  # (B, P, E F)
+        weighed = hidden.unflatten(-1, (num_experts, -1)) * weights[:, None, :, None]
         mixed_bias = (weights @ self.bias_out.squeeze(1)).unsqueeze(1)  # (B, 1, M)
-        return hidden @ self.weight_out.flatten(0, 1) + mixed_bias
+        return weighed.flatten(-2) @ self.weight_out.flatten(0, 1) + mixed_bias
