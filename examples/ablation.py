@@ -7,9 +7,10 @@ Command:
         --seeds 0 1 2
 
 The file says which variants there are. Each is trained and tested once for every seed, all of a
-seed with the same SASRec. The folder then holds table.md, table.json, commits.json, and the folders
-of the runs, ``VARIANT/seed-0`` and so on. The same command again goes on where it was stopped:
+seed with the same SASRec. The folder then holds table.md, table.json, commits/, and the folders of
+the runs, ``VARIANT/seed-0`` and so on. The same command again goes on where it was stopped:
 finished runs are kept. A variant that fails is told and the others go on; the exit status is 1.
+Two commands may fill one folder, of other variants (``--only``) each; the later one has the table.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from ablation_plan import ENCODER_FOLDER, REFERENCE, Inputs, read_plan
+from ablation_plan import COMMITS_FOLDER, ENCODER_FOLDER, REFERENCE, Inputs, read_plan
 from ablation_table import as_markdown, make_table
 
 import laser_peft
@@ -83,7 +84,7 @@ def write_table(
     """Writes and prints the table of what is finished."""
     head = {
         "seeds": sorted({seed for of_seeds in finished.values() for seed in of_seeds}),
-        "commits": sorted({c for made in read_commits(arguments.output).values() for c in made}),
+        "commits": read_commits(arguments.output),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": shlex.join(
             ["python", "examples/ablation.py", *(sys.argv[1:] if argv is None else argv)]
@@ -198,11 +199,10 @@ def is_finished(run: Path) -> bool:
     return (run / "metrics.json").is_file()
 
 
-def read_commits(output: Path) -> dict[str, list[str]]:
-    """Reads with which commits every run was made: several, if it was gone on with."""
-    file = output / "commits.json"
-    commits: dict[str, list[str]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return commits
+def read_commits(output: Path) -> list[str]:
+    """Reads which commits made the runs: a run that was gone on with may have several."""
+    files = output.glob(f"{COMMITS_FOLDER}/**/*.json")
+    return sorted({commit for file in files for commit in json.loads(file.read_text("utf-8"))})
 
 
 def note_commit(output: Path, name: str) -> None:
@@ -214,10 +214,10 @@ def note_commit(output: Path, name: str) -> None:
         commit = done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = f"version {version('laser-peft')}"
-    commits = read_commits(output)
-    commits[name] = [*dict.fromkeys([*commits.get(name, []), commit])]
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "commits.json", commits)
+    file = output / COMMITS_FOLDER / f"{name}.json"
+    before = json.loads(file.read_text("utf-8")) if file.is_file() else []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, [*dict.fromkeys([*before, commit])])
 
 
 if __name__ == "__main__":

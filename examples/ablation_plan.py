@@ -21,7 +21,7 @@ from laser_peft.recommender.prompt_limit import prompt_limit
 from laser_peft.training import LaserSettings, SASRecSettings
 
 REFERENCE = "full"
-ENCODER_FOLDER = "encoder"  # beside the folders of the variants
+ENCODER_FOLDER, COMMITS_FOLDER = "encoder", "commits"  # beside the folders of the variants
 GROUPS = {
     "run": TrainRun,
     "sasrec": SASRecSettings,
@@ -81,10 +81,11 @@ def read_plan(file: Path, inputs: Inputs) -> dict[str, TrainRun]:
             f"the others are compared, got {variants!r:.80}; add '{REFERENCE}: {{}}'"
         )
     for name in variants:
-        if not re.fullmatch(r"[\w.-]*\w", str(name)) or name == ENCODER_FOLDER:
+        is_taken = name in (ENCODER_FOLDER, COMMITS_FOLDER)
+        if is_taken or not re.fullmatch(r"[\w.-]*\w", str(name)):
             raise ValueError(
                 f"{file}: a variant's name is also its folder's: letters, digits, '-', '_' and "
-                f"'.', and not {ENCODER_FOLDER!r}; got {name!r}"
+                f"'.', and neither {ENCODER_FOLDER!r} nor {COMMITS_FOLDER!r}; got {name!r}"
             )
     base = _groups(f"{file}: base", told.get("base"))
     return {

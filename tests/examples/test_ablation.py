@@ -190,6 +190,7 @@ def test_with_one_seed_the_difference_is_that_of_compare(scripts, ablated):
 def test_the_markdown_has_the_numbers_and_how_they_were_made(ablated):
     out = ablated[0] / "out"
     table, text = json.loads((out / "table.json").read_text()), (out / "table.md").read_text()
+    assert table["commits"]
     for part in (table["data_sha256"], table["date"], table["command"], *table["commits"]):
         assert part in text
     (line,) = (line for line in text.splitlines() if line.startswith("| plain-prefix |"))
