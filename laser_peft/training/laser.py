@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate.utils import is_compiled_module
 from peft import PeftModel
-from torch import nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from laser_peft.data import PromptBuilder, Split
 from laser_peft.tuner import BiTuningConfig
+from laser_peft.tuner.trying import is_compiled
 
 from .datasets import PlacesCollator, PlacesDataset, PromptDataset
 from .laser_trainer import LaserTrainer
@@ -241,12 +240,7 @@ def training_dataset(
     if settings.every_prefix:
         together = PlacesDataset(split.train_histories, prompts, max_items=max_items)
         sizes, num_ending = together.longest(), len(prompts.ending)
-        if not _is_compiled(model) and model.can_share_texts(*sizes, num_ending=num_ending):
+        if not is_compiled(model) and model.can_share_texts(*sizes, num_ending=num_ending):
             return together
     examples = split.training_examples(every_prefix=settings.every_prefix)
     return PromptDataset(examples, prompts, max_items=max_items)
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    """Tells whether the model will run as a graph, in which no text is shared."""
-    return is_compiled_module(model) or model._compiled_call_impl is not None

@@ -60,22 +60,19 @@ def can_trim(lm: PreTrainedModel) -> bool:
         return False
     known = _STAYS.get(lm)
     if known is None:
-        known = _STAYS[lm] = bool(_parts(lm)) and _states_stay(lm)
+        known = _STAYS[lm] = _states_stay(lm)
     return known
 
 
-def _parts(lm: PreTrainedModel) -> list[nn.Module]:
-    """Finds the parts of the last layer that act on each position by itself."""
-    attention = _attention(lm)
+def _attention_and_parts(lm: PreTrainedModel) -> tuple[nn.Module | None, list[nn.Module]]:
+    """Finds the last layer's attention, and the parts that act on each position by itself."""
+    last = _last_layer(lm)
+    if last is None:
+        return None, []
+    attention = _child(last, ATTENTIONS)
     projection = None if attention is None else _child(attention, PROJECTIONS)
-    last = _last_layer(lm)
-    feed_forward = None if last is None else _child(last, FEED_FORWARDS)
-    return [part for part in (projection, feed_forward) if part is not None]
-
-
-def _attention(lm: PreTrainedModel) -> nn.Module | None:
-    last = _last_layer(lm)
-    return None if last is None else _child(last, ATTENTIONS)
+    parts = projection, _child(last, FEED_FORWARDS)
+    return attention, [part for part in parts if part is not None]
 
 
 def _last_layer(lm: PreTrainedModel) -> nn.Module | None:
@@ -89,10 +86,10 @@ def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
 
 @contextmanager
 def _parts_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    attention, parts = _attention_and_parts(lm)
     with ExitStack() as hooks:
-        for part in _parts(lm):
+        for part in parts:
             hooks.enter_context(_at(part, positions))
-        attention = _attention(lm)
         if attention is not None:
             hooks.enter_context(_attends_at(attention, positions))
         yield
@@ -145,6 +142,8 @@ def _at(part: nn.Module, positions: Tensor) -> Iterator[None]:
 @torch.no_grad()
 def _states_stay(lm: PreTrainedModel) -> bool:
     """Reads a few tokens both ways."""
+    if not _attention_and_parts(lm)[1]:
+        return False
     embeddings, backbone = lm.get_input_embeddings(), backbone_of(lm)
     ids = torch.arange(12, device=device_of(embeddings)) % embeddings.num_embeddings
     text = embeddings(ids).unflatten(0, (2, 6))

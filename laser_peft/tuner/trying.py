@@ -19,14 +19,18 @@ def reads_alike(states: Tensor, expected: Tensor) -> bool:
     return bool((states - expected).abs().max() <= tolerance * expected.float().std())
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Tells whether a module itself was compiled, by ``Module.compile`` or by ``torch.compile``."""
+    return (
+        getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module, "_orig_mod")
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
+
+
 def has_compiled_parts(lm: nn.Module) -> bool:
-    """Tells whether a part of it was compiled, by ``Module.compile`` or by ``torch.compile``.
+    """Tells whether any part of it was compiled.
 
     What changes from call to call around a compiled part has it compiled anew each time.
     """
-    return any(
-        getattr(part, "_compiled_call_impl", None) is not None
-        or hasattr(part, "_orig_mod")
-        or hasattr(part.forward, "_torchdynamo_orig_callable")
-        for part in lm.modules()
-    )
+    return any(is_compiled(part) for part in lm.modules())

@@ -33,7 +33,7 @@ def sizes_seen(lm, call):
     seen = []
     hooks = [
         part.register_forward_hook(lambda _, __, output: seen.append(output.size(1)), prepend=True)
-        for part in trimming._parts(lm)
+        for part in trimming._attention_and_parts(lm)[1]
     ]
     call()
     for hook in hooks:
