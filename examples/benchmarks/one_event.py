@@ -1,12 +1,15 @@
 """Times a recommendation after one new event: in a session, and from the whole history anew.
 
-    python examples/benchmarks/one_event.py RUN/recommender --rounds 100 --bf16
+    python examples/benchmarks/one_event.py RUN/recommender --rounds 100 --dtype float32
+    python examples/benchmarks/one_event.py RUN/recommender --rounds 20 --dtype float32 --random-lm 25m
 
 In turns, for the same histories: ``recommend`` is given the whole history, and a session that has
 recommended before is given one more item. Histories are drawn from the catalogue as
 ``recommend_many.py`` draws them, and cut to what fits a prompt. Where validation gave the language
 model's reading no weight, no prompt is read at all; ``--correction 1`` gives it one, so that it is.
-What both find is compared: the same items, and scores that differ by rounding alone.
+``--random-lm`` puts one of that many parameters, and an adapter, of random values in the place of
+the recommender's. What both find is compared: the same items, and scores that differ by rounding
+alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +18,7 @@ from itertools import islice
 import numpy as np
 import torch
 from interleaved import Seconds, common_parser, finish, in_turns, start, timed
+from made_up import SIZES, random_adapter, random_lm
 from recommend_many import draw_histories
 
 from laser_peft.recommender import LaserRecommender, Recommendation
@@ -67,16 +71,27 @@ def fitting(recommender: LaserRecommender, history: list[str]) -> list[str]:
     return history[-len(recommender.prompts.with_places(dense)[1]) :]
 
 
+def with_random_lm(recommender: LaserRecommender, size: str) -> LaserRecommender:
+    """Makes a recommender of the same items and limits, all of whose weights are random."""
+    tokenizer, catalogue = recommender.tokenizer, recommender.catalogue
+    lm = random_lm(size, len(tokenizer)).to(recommender.model.dtype)
+    model = random_adapter(lm, len(catalogue), layout="text_first")
+    return LaserRecommender(model, tokenizer, catalogue, recommender.config)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("recommender", help="folder or Hub id")
     parser.add_argument("--correction", type=float, help="weight of the language model's reading")
-    parser.add_argument("--bf16", action="store_true", help="load the language model in bfloat16")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the language model")
+    parser.add_argument("--random-lm", choices=SIZES, help="parameters of one to read with instead")
     arguments = parser.parse_args(argv)
     start(arguments)
-    dtype = torch.bfloat16 if arguments.bf16 else None
+    dtype = None if arguments.dtype is None else getattr(torch, arguments.dtype)
     recommender = LaserRecommender.from_pretrained(arguments.recommender, dtype=dtype)
+    if arguments.random_lm is not None:
+        recommender = with_random_lm(recommender, arguments.random_lm)
     if arguments.correction is not None:
         recommender.model.base_model.set_view_weights(correction=arguments.correction)
     drawn = draw_histories(recommender.catalogue.item_ids, np.random.default_rng(arguments.seed))
