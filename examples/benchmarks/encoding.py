@@ -30,14 +30,14 @@ from peft import PeftModel
 from real_log import RealLog, add_log_options, at_even_ranks
 from torch import Tensor
 
-from laser_peft import LaserRecommender
+from laser_peft import BiTuningConfig, LaserRecommender
 from laser_peft.data import PaddingCollator
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import describe_items, lm_text_vectors
 from laser_peft.tuner.base_model import backbone_of
 
 BARE = "bare backbone"
-VIRTUAL_TOKENS = 17  # 16 of the prefix and 1 of the suffix
+VIRTUAL_TOKENS = BiTuningConfig().num_prefix_tokens + BiTuningConfig().num_suffix_tokens
 BEST = 10
 Batch = dict[str, Tensor]
 Works = dict[str, Callable[[], object]]

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Subset
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging
 
+from laser_peft import BiTuningConfig
 from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Examples
 from laser_peft.item_texts import describe_items, lm_text_vectors
@@ -45,7 +46,7 @@ from laser_peft.training.laser import laser_arguments, training_dataset
 from laser_peft.training.reading import kept_as_it_is, train_reading
 
 PROMPT_TUNING = "PEFT prompt tuning, float32"
-VIRTUAL_TOKENS, IGNORE_INDEX = 16, -100
+VIRTUAL_TOKENS, IGNORE_INDEX = BiTuningConfig().num_prefix_tokens, -100
 TEXTS = 256  # of items, read once to say how long the whole catalogue takes
 MEASURED = 4096  # positions whose lengths a peer's are picked by
 Batch = dict[str, Tensor]

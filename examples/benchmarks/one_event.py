@@ -1,7 +1,7 @@
 """Times a recommendation after one new event: in a session, and from the whole history anew.
 
     python examples/benchmarks/one_event.py RUN/recommender --rounds 100 --dtype float32
-    python examples/benchmarks/one_event.py RUN/recommender --rounds 20 --dtype float32 --random-lm 25m
+    python examples/benchmarks/one_event.py RUN/recommender --rounds 20 --random-lm 25m
 
 In turns, for the same histories: ``recommend`` is given the whole history, and a session that has
 recommended before is given one more item. Histories are drawn from the catalogue as

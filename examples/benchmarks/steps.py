@@ -28,9 +28,12 @@ from peft import LoraConfig, PeftConfig, PromptTuningConfig, TaskType, get_peft_
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from laser_peft import BiTuningConfig
 from laser_peft.tuner import TextMemory
 
 FLOOR, PROMPT_TUNING = "floor: frozen backbone", "PEFT prompt tuning"
+PREFIX_TOKENS = BiTuningConfig().num_prefix_tokens
+VIRTUAL_TOKENS = PREFIX_TOKENS + BiTuningConfig().num_suffix_tokens
 IGNORE_INDEX = -100
 Batch = dict[str, Tensor]
 
@@ -134,11 +137,12 @@ def peers(
     """Makes the floor's steps and those of PEFT's methods."""
     lm = make_lm(dtype).requires_grad_(False)
     yield FLOOR, Step(lm, partial(floor_loss, lm, batch["input_ids"]), dtype)
-    floor = partial(floor_loss, lm, batch["input_ids"], virtual=17)
-    yield "floor with 17 virtual tokens", Step(lm, floor, dtype)
+    floor = partial(floor_loss, lm, batch["input_ids"], virtual=VIRTUAL_TOKENS)
+    yield f"floor with {VIRTUAL_TOKENS} virtual tokens", Step(lm, floor, dtype)
     causal = TaskType.CAUSAL_LM
+    prompt_tuning = PromptTuningConfig(task_type=causal, num_virtual_tokens=PREFIX_TOKENS)
     configs: dict[str, PeftConfig] = {
-        f"{PROMPT_TUNING}, 16 tokens": PromptTuningConfig(task_type=causal, num_virtual_tokens=16),
+        f"{PROMPT_TUNING}, {PREFIX_TOKENS} tokens": prompt_tuning,
         "PEFT LoRA, r = 8": LoraConfig(task_type=causal, r=8),
     }
     for name, config in configs.items():

@@ -65,7 +65,8 @@ def test_only_what_is_new_is_read(recommender, texts_read):
     session.recommend()
     prompts, dense = recommender.prompts, catalogue.dense_ids(ITEMS[:2])
     before, after = (len(prompts.with_places(dense[:n])[0]) for n in (1, 2))
-    behind = len(prompts.ending) + 16 + 1
+    config = model.peft_config[model.active_adapter]
+    behind = len(prompts.ending) + config.num_prefix_tokens + config.num_suffix_tokens
     assert texts_read[-3:] == [before + behind, after - before + behind, behind]
 
 
