@@ -42,6 +42,18 @@ STAGE = StageEstimate(
 )
 
 
+def test_processes_share_the_time_and_not_the_memory():
+    assert STAGE.shared_by(1) == STAGE
+    shared, whole = (
+        Estimate(stages=(stage,), on_accelerator=False, limit_bytes=None)
+        for stage in (STAGE.shared_by(4), STAGE)
+    )
+    assert shared.seconds == whole.seconds / 4
+    assert shared.memory_bytes == whole.memory_bytes
+    assert "7 examples x 3 epochs by one of 4 processes" in shared.lines()[0]
+    assert "About 10 min" in shared.lines()[0]
+
+
 class Clock:
     """Stands still but for what a step takes."""
 

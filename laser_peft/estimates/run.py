@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from laser_peft.data import PromptBuilder
 from laser_peft.experiment import Experiment
+from laser_peft.processes import processes
 from laser_peft.training import LaserSettings, SASRecSettings, phases_of, twin_settings
 from laser_peft.training.checkpoints import last_checkpoint
 from laser_peft.training.twin import ENCODER, FINISHED, READER
@@ -138,8 +139,9 @@ def _limit() -> tuple[torch.device, int | None]:
 
 
 def _estimate(stages: list[StageEstimate], device: torch.device, limit: int | None) -> Estimate:
-    on_accelerator = device.type != "cpu"
-    return Estimate(stages=tuple(stages), on_accelerator=on_accelerator, limit_bytes=limit)
+    on_accelerator, count = device.type != "cpu", processes().num_processes
+    shared = tuple(stage.shared_by(count) for stage in stages)
+    return Estimate(stages=shared, on_accelerator=on_accelerator, limit_bytes=limit)
 
 
 def done_steps(checkpoints: Path) -> int:

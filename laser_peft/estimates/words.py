@@ -1,6 +1,6 @@
 """An estimate, and how it is said."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 GIGABYTE = 1e9
@@ -29,6 +29,18 @@ class StageEstimate:
     test_seconds: float
     memory_bytes: int
     stops_early: bool = False
+
+    def shared_by(self, num_processes: int) -> "StageEstimate":
+        """Returns what it may take where so many processes share the work of the one measured."""
+        if num_processes == 1:
+            return self
+        return replace(
+            self,
+            work=f"{self.work} by one of {num_processes} processes",
+            training_seconds=self.training_seconds / num_processes,
+            validation_seconds=self.validation_seconds / num_processes,
+            test_seconds=self.test_seconds / num_processes,
+        )
 
     def __str__(self) -> str:
         total = self.training_seconds + self.validation_seconds
