@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from laser_peft.checksums import check_checksums
 from laser_peft.item_texts import Whitening
+from laser_peft.tuner.one_adapter import keep_one
 
 from .exchanging import exchanged, finish
 
@@ -120,10 +121,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     name = model.active_adapter
     # Asked to find out by itself whether embeddings were resized, PEFT would ask the Hub.
     model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
-    if name != "default":
-        for path in (folder / name).iterdir():
-            os.replace(path, folder / path.name)
-        (folder / name).rmdir()
+    keep_one(folder, name)
 
 
 def save_whitening(whitening: Whitening, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from laser_peft.checksums import CHECKSUMS, check_checksums, write_checksums
 
@@ -45,7 +46,15 @@ def _what_is_wrong(checkpoint: Path) -> Exception | None:
 
 
 class Checkpoints(TrainerCallback):
-    """Keeps checksums of every checkpoint, and finds the best one again."""
+    """Keeps the last step and checksums of every checkpoint, and finds the best one again."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Has the last step validated and saved, which not every transformers does."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate |= args.eval_strategy != IntervalStrategy.NO
+            control.should_save |= args.save_strategy != SaveStrategy.NO
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -24,7 +24,8 @@ def leave_items_out(input_ids: Tensor, labels: Tensor, probability: float) -> di
 
     Returns:
         ``input_ids`` and ``labels`` of the same shape: 0 and -100 at what is left out, and at the
-        newest item kept, which nothing follows.
+        newest item kept, which nothing follows; where something is left out ``attention_mask``
+        too, bool, False there.
     """
     if not probability:
         return {"input_ids": input_ids, "labels": labels}
@@ -46,5 +47,6 @@ def leave_items_out(input_ids: Tensor, labels: Tensor, probability: float) -> di
     following = history.gather(1, next_kept.clamp(max=beyond - 1))
     return {
         "input_ids": history[:, :-1] * has_next,
+        "attention_mask": has_next,
         "labels": torch.where(has_next, following, IGNORE_INDEX),
     }

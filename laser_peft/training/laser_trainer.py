@@ -3,6 +3,7 @@
 Axes: B users, N items, C collaborative width, R recommendation width, W weights tried.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from laser_peft.evaluation import PROTOCOLS, DotProducts
 from laser_peft.losses import router_balance_loss
 from laser_peft.processes import summed
 from laser_peft.tuner.fusing import ViewWeights
+from laser_peft.tuner.one_adapter import keep_one
 
 from .ranking_trainer import RankingTrainer, metrics_of_ranks, with_negatives
 from .weighing import WEIGHINGS, WEIGHINGS_OF_TWO, WeighedScores, best_weighing
@@ -30,8 +32,8 @@ class LaserTrainer(RankingTrainer):
     With fused item vectors, evaluating the trainer's own ``eval_dataset`` also weighs the parts,
     the head's correction of the text reader among them: it tries :data:`WEIGHINGS` and leaves the
     adapter with the one of the highest ``ndcg@10``. In training the encoder's part is no guide, for
-    the encoder has seen the very events that are learnt from. Other data sets, and predictions,
-    leave the weights as they are.
+    the encoder has seen the very events that are learnt from. Other data sets, a dictionary of
+    several, and predictions leave the weights as they are. What is saved is that adapter alone.
 
     Args:
         model: a causal LM with a Bi-Tuning adapter.
@@ -56,6 +58,14 @@ class LaserTrainer(RankingTrainer):
         of_step = dict(seed=self.args.seed, step=self.state.global_step)
         inputs = with_negatives(inputs, self.num_negatives, self._tuner.num_items, **of_step)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """Saves the adapter that is trained as the only one: the Trainer loads no other again."""
+        super()._save(output_dir, *args, **kwargs)
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            folder = Path(output_dir or str(self.args.output_dir))
+            keep_one(folder, model.active_adapter, model.peft_config)
 
     def parts_of_loss(
         self, loss: Tensor, output: Any, inputs: dict[str, Any]
@@ -83,7 +93,8 @@ class LaserTrainer(RankingTrainer):
             *args: as of transformers' Trainer.
             **kwargs: as of transformers' Trainer.
         """
-        if eval_dataset is not None or not self._is_fused:
+        is_one = eval_dataset is None and not isinstance(self.eval_dataset, dict)
+        if not is_one or not self._is_fused:
             return super().evaluate(eval_dataset, *args, **kwargs)
         before = self._tuner.view_weights
         self._tried = self._weighings()

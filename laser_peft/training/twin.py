@@ -177,6 +177,7 @@ def part_factors(
     def loss() -> Tensor:
         optimizer.zero_grad()
         users = torch.cat([logs[0].exp() * encoded, logs[1].exp() * read], 1)
+        users = users / active.config.temperature
         value = sampled_cross_entropy(users, items, targets, negatives)
         value.backward()
         return value

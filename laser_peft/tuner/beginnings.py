@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
@@ -106,7 +106,7 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
     backbone = backbone_of(lm)
     windows = [getattr(config, name, None) or num_tokens for name in WINDOWS]
     looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
-    rooms = [*windows, *_sizes_of_masks(backbone)]
+    rooms = [*windows, *_sizes_of_masks(backbone), *_lengths_that_switch(config)]
     if backbone is lm or looks_up_ids or runs_layers_again(lm) or min(rooms) < num_tokens:
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
@@ -120,6 +120,15 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
         if not known[1]:
             logger.info("%s reads every beginning of a text by itself", type(lm).__name__)
     return known[1]
+
+
+def _lengths_that_switch(config: PretrainedConfig) -> Iterator[int]:
+    """Gives from which length on all tokens of a call are turned by other angles, as Phi-3's."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for each in (parameters, *parameters.values()):  # those of each kind of layer, in some models
+        if isinstance(each, dict) and each.get("rope_type") == "longrope":
+            first = each.get("original_max_position_embeddings")
+            yield first or getattr(config, "original_max_position_embeddings", None) or 0
 
 
 def _sizes_of_masks(backbone: nn.Module) -> Iterator[int]:

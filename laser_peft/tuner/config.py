@@ -296,6 +296,11 @@ class BiTuningConfig(PeftConfig):
                 "item_vectors='fused' sets text vectors beside the encoder's item table and there "
                 "is no encoder; set collaborative_encoder=... or item_vectors='text'"
             )
+        if self.item_vectors == "fused" and self.similarity == "cosine":
+            raise ValueError(
+                "the parts of fused item vectors are weighed by their scores, which the cosine of "
+                "the whole changes; set similarity='dot'"
+            )
         if self.collaborative_skip and not self.user_projection:
             raise ValueError(
                 "collaborative_skip adds a correction that starts at zero, which needs "

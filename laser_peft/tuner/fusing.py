@@ -27,7 +27,7 @@ def fuse(
 ) -> Tensor:
     """Makes user vectors for fused item vectors.
 
-    In training each part counts one, and a user's collaborative part is left out with the
+    In training each part counts one, and what the encoder says of a user is left out with the
     probability ``collaborative_dropout``; with ``part_factors`` of the adapter it is there for all,
     and the parts count as these say. Else they count as ``view_weights`` say.
 
@@ -41,8 +41,9 @@ def fuse(
         ``(B, R)`` float, the collaborative part first.
     """
     text_dim = adapter.items.text_dim
+    dropout = adapter.config.collaborative_dropout
     if collaborative is None:
-        collaborative = learned[:, :-text_dim]
+        collaborative, dropout = learned[:, :-text_dim], 0.0
     text = learned[:, -text_dim:]
     weights = adapter.view_weights.to(text)
     if adapter.text_reader is not None and not adapter.training:
@@ -55,7 +56,7 @@ def fuse(
         return torch.cat([factors.collaborative * collaborative, factors.text * text], 1)
     if adapter.training:
         draws = torch.rand(len(text), 1, device=text.device)
-        return torch.cat([collaborative * (draws >= adapter.config.collaborative_dropout), text], 1)
+        return torch.cat([collaborative * (draws >= dropout), text], 1)
     return torch.cat([weights[0] * collaborative, weights[1] * text], 1)
 
 

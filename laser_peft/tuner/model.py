@@ -272,7 +272,8 @@ class BiTuningModel(BaseTuner):
         """Adds an adapter to the LM; PEFT calls this for the first and every further one.
 
         Raises:
-            ValueError: if the task type, the language model, the encoder or a size does not fit.
+            ValueError: if the task type, the language model, the encoder, a size or the adapter's
+                name does not fit.
         """
         config = self.peft_config[adapter_name]
         self._check_new_adapter_config(config)
@@ -287,6 +288,7 @@ class BiTuningModel(BaseTuner):
         with on_meta():
             asked = config.as_asked()
             resolved, adapter, encoder = build(asked, model)
+        _check_name(adapter_name, *filter(None, (adapter, encoder)))
         if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
             self.peft_config[adapter_name] = config = asked
         config.fill_in(resolved)  # in place, as PEFT expects; the adapter keeps its own
@@ -381,3 +383,20 @@ class BiTuningModel(BaseTuner):
         for container in (*BiTuningLayer.adapter_layer_names, *BiTuningLayer.other_param_names):
             key = key.replace(f"{container}.{adapter_name}.", f"{container}.", 1)
         return key
+
+
+def _check_name(adapter_name: str, *parts: nn.Module) -> None:
+    """Refuses a name that a part of an adapter has: PEFT tells adapters by it in their keys.
+
+    Raises:
+        ValueError: if a part has it.
+    """
+    above = ("base_model", "model", MOUNT, *BiTuningLayer.adapter_layer_names)
+    taken = {*above, *BiTuningLayer.other_param_names}
+    for part in parts:
+        taken.update(segment for key in part.state_dict() for segment in key.split("."))
+    if adapter_name in taken:
+        raise ValueError(
+            f"an adapter cannot be named {adapter_name!r}, as a part of every adapter is: PEFT "
+            "would save the one as the other; choose another adapter_name"
+        )

@@ -1,13 +1,19 @@
 """Checkpoints that are damaged, and trainings that cannot go on."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import NUM_ITEMS
+from transformers import TrainerCallback
+from transformers.trainer_callback import DefaultFlowCallback
 
-from laser_peft.training import SASRecSettings, train_sasrec
+from laser_peft.collaborative import SASRecConfig, SASRecModel
+from laser_peft.training import HistoryDataset, NextItemDataset, SASRecSettings, train_sasrec
 from laser_peft.training.checkpoints import last_checkpoint
+from laser_peft.training.next_item_trainer import NextItemTrainer
+from laser_peft.training.ranking_trainer import ranking_arguments
 
 SETTINGS = SASRecSettings(epochs=4, batch_size=7, hidden_size=11, patience=4)
 
@@ -26,6 +32,30 @@ def cut(split, tmp_path, stop_after):
     return tmp_path / "cut"
 
 
+def test_the_last_step_is_validated_and_saved_by_every_transformers(split, tmp_path, monkeypatch):
+    def no_last_step(self, args, state, control, **kwargs):
+        control.should_evaluate = control.should_save = state.global_step % args.eval_steps == 0
+        control.should_training_stop = state.global_step >= state.max_steps
+        return control
+
+    class Evaluated(TrainerCallback):
+        steps: ClassVar = []
+
+        def on_evaluate(self, args, state, control, **kwargs):
+            self.steps.append(state.global_step)
+
+    monkeypatch.setattr(DefaultFlowCallback, "on_step_end", no_last_step)
+    data = HistoryDataset(split.validation, 50)
+    settings = dict(max_steps=5, eval_steps=3, save_steps=3, eval_strategy="steps")
+    args = ranking_arguments(tmp_path, **settings, save_strategy="steps")
+    sasrec = SASRecModel(SASRecConfig(num_items=NUM_ITEMS, hidden_size=11))
+    learnt = NextItemDataset(split.train_histories, 50)
+    options = dict(num_items=NUM_ITEMS, num_negatives=0, callbacks=[Evaluated()])
+    NextItemTrainer(sasrec, args, train_dataset=learnt, eval_dataset=data, **options).train()
+    assert Evaluated.steps == [3, 5]
+    assert (tmp_path / "checkpoint-5").is_dir()
+
+
 def flip(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
@@ -41,7 +71,14 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(split, cut, name, caplog):
     assert f"{name} is not the file that was written" in caplog.text
 
 
-def test_a_best_checkpoint_that_is_damaged_is_named(split, tmp_path, stop_after):
+def test_a_best_checkpoint_that_is_damaged_is_named(split, tmp_path, stop_after, monkeypatch):
+    evaluate, times = NextItemTrainer.evaluate, []
+
+    def worse_each_time(self, *args, **kwargs):
+        times.append(1)
+        return evaluate(self, *args, **kwargs) | {"eval_unmasked_ndcg@10": 1 / len(times)}
+
+    monkeypatch.setattr(NextItemTrainer, "evaluate", worse_each_time)
     stop_after(14)
     with pytest.raises(KeyboardInterrupt):
         train(split, tmp_path)

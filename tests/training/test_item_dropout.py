@@ -46,6 +46,14 @@ def test_what_is_left_are_the_pairs_of_a_shorter_history(histories, probability,
         assert pairs == list(zip(kept[:-1], kept[1:], strict=True))
 
 
+def test_what_is_left_out_is_padding():
+    batch = batch_of([[3, 1, 2, 5, 4], [5, 4]])
+    torch.manual_seed(1)
+    thinned = leave_items_out(batch["input_ids"], batch["labels"], 0.5)
+    assert torch.equal(thinned["attention_mask"], thinned["input_ids"] != 0)
+    assert not torch.equal(thinned["attention_mask"], batch["attention_mask"].bool())
+
+
 def test_nothing_is_left_out_at_zero():
     batch = batch_of([[3, 1, 2], [5, 4]])
     thinned = leave_items_out(batch["input_ids"], batch["labels"], 0.0)

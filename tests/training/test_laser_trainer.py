@@ -57,6 +57,18 @@ def test_nothing_learnt_is_not_weighed_and_no_prompt_is_read(trainer, model):
     assert not calls
 
 
+def test_several_data_sets_leave_the_weights_as_they_are(model, datasets, tmp_path):
+    model.base_model.set_view_weights(0.5, 0.25, 3.0, 0.5)
+    trainer = LaserTrainer(
+        model,
+        ranking_arguments(tmp_path, per_device_eval_batch_size=7),
+        eval_dataset={"one": datasets[0], "again": datasets[0]},
+    )
+    metrics = trainer.evaluate()
+    assert metrics["eval_one_ndcg@10"] == metrics["eval_again_ndcg@10"]
+    assert model.base_model.view_weights == (0.5, 0.25, 3.0, 0.5)
+
+
 def both(ranks):
     return np.mean([summarise(ranks[:, column])["ndcg@10"] for column in (0, 1)])
 

@@ -143,6 +143,9 @@ def test_factors_are_those_that_targets_were_drawn_with(model, adapter, split):
     for step in (0.9, 1.1):
         assert loss(step * fitted[0], fitted[1]) > loss(*fitted)
         assert loss(fitted[0], step * fitted[1]) > loss(*fitted)
+    active.config.temperature = 0.5  # by which scores are divided in training
+    halved = part_factors(model, examples, max_items=50)
+    assert halved == pytest.approx([factor / 2 for factor in fitted], rel=0.02)
 
 
 def test_with_factors_every_user_has_both_parts_in_training(model, adapter):

@@ -10,6 +10,7 @@ from transformers import (
     GPT2Config,
     GPTNeoConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MistralConfig,
 )
@@ -215,6 +216,23 @@ def test_a_model_that_masks_by_place_counts_the_tokens_of_all_users(encoder_fold
     name = "window_size" if fields["kind"] == "local" else "max_position_embeddings"
     lm = gpt_neo(**fields, **{name: room})
     assert can_share(lm, 10 + 2 * (2 + 6)) == (room == 26)
+    equal_users_with_a_text_each(make_model(lm, encoder_folder))
+
+
+@pytest.mark.parametrize("first", [25, 26])
+def test_a_model_whose_angles_change_with_the_longest_text_shares_below_that(encoder_folder, first):
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    sizes = dict(vocab_size=VOCABULARY, hidden_size=16, intermediate_size=8, num_hidden_layers=2)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **sizes,
+        num_attention_heads=2,
+        max_position_embeddings=4 * first,
+        rope_parameters=rope | {"original_max_position_embeddings": first},
+    )
+    lm = LlamaForCausalLM(config).requires_grad_(False).eval()
+    assert can_share(lm, 10 + 2 * (2 + 6)) == (first == 26)
     equal_users_with_a_text_each(make_model(lm, encoder_folder))
 
 

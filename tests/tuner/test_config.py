@@ -23,6 +23,10 @@ BROKEN = [
     ({"moe": "none", "num_experts": 4}, "moe='none' has no experts, got num_experts=4"),
     ({"moe": "query", "num_experts_per_user": 9}, r"\(9\) must be at most num_experts \(8\)"),
     ({"item_vectors": "fused"}, "there is no encoder; set collaborative_encoder="),
+    (
+        {"item_vectors": "fused", "collaborative_encoder": "x", "similarity": "cosine"},
+        "weighed by their scores, which the cosine .* set similarity='dot'",
+    ),
     ({"bundle_encoder": False}, "needs collaborative_encoder=.* to load it from, got None"),
     ({"collaborative_skip": True, "user_projection": False}, "needs user_projection=True"),
     ({"item_text_dim": 0}, "item_text_dim must be"),

@@ -38,6 +38,18 @@ def test_weights_scale_the_two_parts(fused):
     torch.testing.assert_close(scaled, torch.cat([0.5 * both[:, :R], 2 * both[:, R:]], 1))
 
 
+@pytest.mark.parametrize("text_skip", [True, False])
+def test_without_the_skip_the_head_learns_both_parts(llama, encoder_folder, text_skip):
+    fields = {"item_vectors": "fused", "item_text_dim": X, "text_skip": text_skip}
+    model = make_model(llama, encoder_folder, collaborative_skip=False, **fields)
+    model.base_model.set_item_text_vectors(F.normalize(torch.randn(NUM_ITEMS, X), dim=1))
+    model.train()
+    model(**make_batch(), labels=torch.arange(1, B + 1)).loss.backward()
+    learnt = adapter_of(model).head.projection.weight.grad.abs().amax(1)
+    assert len(learnt) == R + X
+    assert learnt.min() > 0
+
+
 def test_the_text_part_is_the_readers_and_the_correction(fused):
     batch = make_batch()
     fused.base_model.set_view_weights(1.0, 1.0)
