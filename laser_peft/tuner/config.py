@@ -110,7 +110,7 @@ class BiTuningConfig(PeftConfig):
         item_text_dim: width X of the text vectors. None: R with ``"text"`` (the only possible
             one), D + H with ``"fused"``, at most 512.
         num_text_items: filled in: items whose text vectors the adapter's file holds.
-        similarity: ``"dot"`` or ``"cosine"`` of user and item vectors.
+        similarity: ``"dot"`` or ``"cosine"`` of user and item vectors; fused ones by ``"dot"``.
         temperature: scores are divided by it. None: 1 for ``"dot"``, 0.05 for ``"cosine"``.
         init_weights: False starts the learned corrections at random instead of zero, to see an
             untrained adapter have an effect (PEFT's convention).
