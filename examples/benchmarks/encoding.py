@@ -30,14 +30,13 @@ from peft import PeftModel
 from real_log import RealLog, add_log_options, at_even_ranks
 from torch import Tensor
 
-from laser_peft import BiTuningConfig, LaserRecommender
+from laser_peft import LaserRecommender
 from laser_peft.data import PaddingCollator
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import describe_items, lm_text_vectors
 from laser_peft.tuner.base_model import backbone_of
 
 BARE = "bare backbone"
-VIRTUAL_TOKENS = BiTuningConfig().num_prefix_tokens + BiTuningConfig().num_suffix_tokens
 BEST = 10
 Batch = dict[str, Tensor]
 Works = dict[str, Callable[[], object]]
@@ -105,11 +104,12 @@ def reading_items(model: PeftModel, log: RealLog, count: int, batch_size: int) -
 
 
 def _bare(model: PeftModel, batches: Sequence[Batch]) -> Works:
+    config = model.peft_config[model.active_adapter]
+    virtual = config.num_prefix_tokens + config.num_suffix_tokens
+    with_virtual = partial(read_bare, model, batches, virtual=virtual)
     return {
         BARE: partial(read_bare, model, batches),
-        "bare backbone, virtual tokens too": partial(
-            read_bare, model, batches, virtual=VIRTUAL_TOKENS
-        ),
+        "bare backbone, virtual tokens too": with_virtual,
     }
 
 

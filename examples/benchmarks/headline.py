@@ -36,7 +36,6 @@ from torch.utils.data import DataLoader, Subset
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging
 
-from laser_peft import BiTuningConfig
 from laser_peft.data import PaddingCollator
 from laser_peft.data.sequences import Examples
 from laser_peft.item_texts import describe_items, lm_text_vectors
@@ -46,7 +45,7 @@ from laser_peft.training.laser import laser_arguments, training_dataset
 from laser_peft.training.reading import kept_as_it_is, train_reading
 
 PROMPT_TUNING = "PEFT prompt tuning, float32"
-VIRTUAL_TOKENS, IGNORE_INDEX = BiTuningConfig().num_prefix_tokens, -100
+IGNORE_INDEX = -100
 TEXTS = 256  # of items, read once to say how long the whole catalogue takes
 MEASURED = 4096  # positions whose lengths a peer's are picked by
 Batch = dict[str, Tensor]
@@ -145,7 +144,7 @@ class NextItemText:
 def prompt_tuning(log: RealLog) -> tuple[PeftModel, Callable[[Sequence[Any]], Batch]]:
     """Returns PEFT's model and what makes its batches."""
     lm = AutoModelForCausalLM.from_pretrained(log.llm, dtype=torch.float32)
-    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=VIRTUAL_TOKENS)
+    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=log.prefix_tokens)
     return get_peft_model(lm, config).train(), NextItemText(log)
 
 

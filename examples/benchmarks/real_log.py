@@ -35,6 +35,7 @@ class RealLog:
         prompts: says their histories, as ``laser-peft train`` does.
         limits: of prompts.
         encoder: folder or Hub id of a SASRec; None: a random one.
+        prefix_tokens: of an adapter.
     """
 
     llm: str
@@ -44,6 +45,7 @@ class RealLog:
     prompts: PromptBuilder
     limits: RecommenderConfig
     encoder: str | None
+    prefix_tokens: int
 
     @classmethod
     def read(cls, arguments: argparse.Namespace) -> "RealLog":
@@ -61,6 +63,7 @@ class RealLog:
             limits.prompt_builder(tokenizer, catalogue),
             limits,
             arguments.encoder,
+            arguments.prefix_tokens,
         )
 
     def adapted(self, dtype: torch.dtype, **fields: object) -> PeftModel:
@@ -70,7 +73,8 @@ class RealLog:
             dtype: in which the language model is kept.
             **fields: of :class:`BiTuningConfig`; without any those of ``laser-peft train``.
         """
-        fields = fields or {"layout": "text_first", "item_vectors": "fused"}
+        shipped = {"layout": "text_first", "item_vectors": "fused"}
+        fields = {"num_prefix_tokens": self.prefix_tokens} | (fields or shipped)
         lm = AutoModelForCausalLM.from_pretrained(self.llm, dtype=dtype)
         if self.encoder is None:
             model = random_adapter(lm, len(self.catalogue), **fields)
@@ -97,6 +101,12 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm", required=True, help="causal language model, folder or Hub id")
     parser.add_argument("--encoder", help="trained SASRec, folder or Hub id; else a random one")
     parser.add_argument("--max-tokens", type=int, default=512, help="longest prompt")
+    parser.add_argument(
+        "--prefix-tokens",
+        type=int,
+        default=BiTuningConfig().num_prefix_tokens,
+        help="virtual tokens of the prefix, and of a peer's prompt",
+    )
 
 
 def at_even_ranks(values: Sequence[float], count: int) -> list[int]:
