@@ -76,6 +76,15 @@ class EncoderRun:
     max_items: int = 50  # longest history that the encoder reads
     sasrec: SASRecSettings = SASRecSettings()
 
+    def __post_init__(self) -> None:
+        """Checks what no other settings check.
+
+        Raises:
+            ValueError: if the seed is not one.
+        """
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRun(EncoderRun):

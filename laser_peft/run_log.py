@@ -84,7 +84,7 @@ def _with_its_end(run: Callable[..., Result], *args: Any, **kwargs: Any) -> Resu
     try:
         result = run(*args, **kwargs)
     except KeyboardInterrupt:
-        _note(__name__, logging.WARNING, "interrupted; --resume goes on")
+        logging.getLogger(__name__).warning("interrupted; --resume goes on")
         raise
     except Exception as error:
         _note(__name__, logging.ERROR, f"ended by {_root_cause(error)}", error)

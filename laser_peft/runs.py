@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from laser_peft.processes import by_one, processes
 from laser_peft.whole import new_whole, write_json
+from laser_peft.wording import shortly
 
 RUN, UNFINISHED_RUN = "run.json", "run.unfinished"
 SECONDS = "seconds.json"
@@ -59,6 +60,7 @@ def check_output(output: Path, *, resume: bool) -> None:
         _read_run(output)
     else:
         check_new(output, advice="it holds no run to resume (no run.json); choose another folder")
+        logger.warning("there is no run in %s to resume: a new one starts", output)
 
 
 def save_whole(saved: Savable, folder: Path) -> None:
@@ -109,16 +111,23 @@ def _check_same(output: Path, written: dict[str, Any], wanted: dict[str, Any]) -
     before, now = _decisive(written), _decisive(wanted)
     for part in now:
         # What only one of them has counts too: a run of another command is another run.
-        different = [
-            name
-            for name in before[part] | now[part]
-            if before[part].get(name) != now[part].get(name)
-        ]
+        different = list(_differences(before[part], now[part]))
         if different:
             raise ValueError(
-                f"the run in {output} has other {part}: {', '.join(different)} changed; resume "
-                "it as it was started (run.json says how), or choose another folder"
+                f"the run in {output} has other {part}: {', '.join(different)} changed; resume it "
+                "as it was started (run.json says how), or choose another folder"
             )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Says what changed, such as ``laser.epochs (2, now 3)``."""
+    for name in before | now:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{path}{name}.")
+        elif old != new:
+            both = name in before and name in now and not isinstance(old or new, dict | list)
+            yield f"{path}{name}" + (f" ({shortly(old)}, now {shortly(new)})" if both else "")
 
 
 def _decisive(told: dict[str, Any]) -> dict[str, dict[str, Any]]:

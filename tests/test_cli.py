@@ -107,7 +107,7 @@ def test_other_settings_run_to_the_end_and_are_kept(shop, lm_folder, tmp_path):
     ("change", "message"),
     [
         ([], "not empty; choose another folder, or resume"),
-        (["--resume", "--seed", "5"], "has other settings: seed changed"),
+        (["--resume", "--seed", "5"], "has other settings: seed (0, now 5) changed"),
     ],
 )
 def test_a_run_is_never_overwritten_or_mixed(trained, shop, lm_folder, change, message):

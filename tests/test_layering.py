@@ -45,11 +45,12 @@ ALLOWED = {
     "serving": {"data", "recommender", "wording"},
     "inspection": {"data", "tuner", "recommender"},
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
-    "runs": {"processes", "whole"},
+    "runs": {"processes", "whole", "wording"},
     "run_log": {"processes"},
     "history": {"whole"},
     "estimates": {
         *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
+        "processes",
     },
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),

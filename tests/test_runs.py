@@ -75,14 +75,22 @@ def test_the_same_data_elsewhere_is_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("run", "data", "message"),
     [
-        (replace(TRAIN_RUN, seed=3, llm="other"), DATA, "other settings: seed, llm changed"),
+        (
+            replace(TRAIN_RUN, seed=3, llm="other"),
+            DATA,
+            r"other settings: seed \(0, now 3\), llm \('lm', now 'other'\) changed",
+        ),
         (RUN, DATA, "other settings: llm, prompt, .*changed"),
         (
             replace(TRAIN_RUN, interactions=LogSource("log.csv", user_column="who")),
             DATA,
-            "other settings: interactions changed",
+            r"other settings: interactions.user_column \('user_id', now 'who'\) changed",
         ),
-        (TRAIN_RUN, DATA | {"items": 11, "sha256": "cd"}, "other data: items, sha256 changed"),
+        (
+            TRAIN_RUN,
+            DATA | {"items": 11, "sha256": "cd"},
+            r"other data: items \(.*, now 11\), sha256 \('.*', now 'cd'\) changed",
+        ),
     ],
 )
 def test_another_run_is_refused(tmp_path, run, data, message):

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from laser_peft import BiTuningConfig
+from laser_peft.cli.train import PREFIX_TOKENS
 from laser_peft.data import Catalogue, LogSource, PromptBuilder, Split
 from laser_peft.experiment import Experiment
 from laser_peft.recommender import RecommenderConfig
@@ -104,7 +105,7 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prefix-tokens",
         type=int,
-        default=BiTuningConfig().num_prefix_tokens,
+        default=PREFIX_TOKENS,
         help="virtual tokens of the prefix, and of a peer's prompt",
     )
 

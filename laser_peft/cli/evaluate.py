@@ -8,13 +8,8 @@ import typer
 from laser_peft.data import LogSource
 from laser_peft.runs import check_new
 
-from .base import (
-    app,
-    console,
-    let_one_speak,
-    reads_a_log,
-    says_what_is_wrong,
-)
+from .asking import LLM, Device, Dtype, Recommender, load_on
+from .base import app, console, let_one_speak, reads_a_log, says_what_is_wrong
 from .config_file import takes_a_config_file
 from .reports import print_report, save_evaluations
 from .tables import print_differences, print_evaluations
@@ -25,13 +20,16 @@ from .tables import print_differences, print_evaluations
 @takes_a_config_file
 @reads_a_log
 def evaluate(
-    recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
+    recommender: Recommender,
     source: LogSource,
     output: Annotated[
         Path | None,
         typer.Option(help="New folder for the ranks of both, user by user; see `compare`."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Users at a time.")] = 64,
+    llm: LLM = None,
+    dtype: Dtype = None,
+    device: Device = None,
 ) -> None:
     """Rank every user's last item over the whole catalogue, beside the SASRec it reads.
 
@@ -45,12 +43,11 @@ def evaluate(
     from laser_peft.evaluation import compare
     from laser_peft.experiment import Experiment
     from laser_peft.processes import by_one
-    from laser_peft.recommender import LaserRecommender
 
     let_one_speak()
     if output is not None:
         check_new(output)
-    loaded = LaserRecommender.from_pretrained(recommender)
+    loaded = load_on(recommender, llm, dtype, device)
     experiment = Experiment.read(source, loaded.catalogue)
     print_report(experiment.report, experiment.data)
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)

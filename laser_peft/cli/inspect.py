@@ -18,8 +18,10 @@ from laser_peft.inspection import (
     plot,
     view_weights,
 )
+from laser_peft.inspection.plots import figure_class
 from laser_peft.recommender import LaserRecommender
 
+from .asking import LLM, Device, Dtype, Recommender, load_on
 from .base import app, console, may_read_a_log, says_what_is_wrong
 from .showing import harmless
 
@@ -28,7 +30,7 @@ from .showing import harmless
 @says_what_is_wrong
 @may_read_a_log
 def inspect(
-    recommender: Annotated[str, typer.Argument(help="Folder of a recommender, or a Hub id.")],
+    recommender: Recommender,
     ids: Annotated[list[str] | None, typer.Argument(help="Further ids of --history.")] = None,
     source: LogSource | None = None,
     history: Annotated[
@@ -42,6 +44,9 @@ def inspect(
         Path | None,
         typer.Option("--plot", help="New picture of load and attention (needs matplotlib)."),
     ] = None,
+    llm: LLM = None,
+    dtype: Dtype = None,
+    device: Device = None,
 ) -> None:
     """Look inside a recommender: its parts, who gets which expert, what it attends to.
 
@@ -54,7 +59,9 @@ def inspect(
     """
     if plot_file is not None and plot_file.exists():
         raise FileExistsError(f"{plot_file} is there already; choose another file")
-    loaded = LaserRecommender.from_pretrained(recommender)
+    if plot_file is not None and (source is not None or history or ids):
+        figure_class()
+    loaded = load_on(recommender, llm, dtype, device)
     _print_parts(loaded)
     load = view = None
     if source is not None:

@@ -40,7 +40,14 @@ def recommend(
     device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Recommend what may come next after a history of item ids."""
+    """Recommend what may come next after a history of item ids.
+
+    Example:
+    laser-peft recommend run/recommender ITEM_ID ITEM_ID -k 5
+
+    Prints the best items, best first, with title and score; with --json the
+    same as JSON.
+    """
     # Files are read before a language model is.
     allowed, denied = read_allowed(allow), read_ids(deny)
     loaded = load_on(recommender, llm, dtype, device)
@@ -55,3 +62,5 @@ def recommend(
         # As Text: square brackets in a title are no markup.
         table.add_row(str(place), *map(Text, map(harmless, item[:2])), f"{item.score:.3f}")
     console.print(table)
+    if not found:
+        console.print("Nothing is left that may be recommended.")

@@ -33,6 +33,7 @@ class Catalogue:
             texts, numbers or lists of them, null or empty or not a number where unknown.
 
     Raises:
+        TypeError: if it is no ``polars.DataFrame``.
         ValueError: if there is no such column, or an item id is missing or occurs twice.
 
     Warns:
@@ -40,6 +41,11 @@ class Catalogue:
     """
 
     def __init__(self, frame: pl.DataFrame) -> None:
+        if not isinstance(frame, pl.DataFrame):
+            raise TypeError(
+                f"a catalogue is made of a polars.DataFrame, got {type(frame).__name__}; of one of "
+                "pandas make it with polars.from_pandas(frame)"
+            )
         if ITEM not in frame.columns:
             raise ValueError(
                 f"the catalogue needs a column {ITEM!r}, got "

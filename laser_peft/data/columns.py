@@ -18,6 +18,14 @@ ISO_8601 = (
 )
 
 
+# As floats are written: 42.0, 1e+16.
+FRACTION = r"^-?\d+(\.0+|(\.\d+)?[eE]\+\d+)$"
+FRACTION_ADVICE = (
+    "an id that passed through a fraction is not safe: write it as text or as an integer (pandas "
+    "makes fractions of integers with gaps: astype('Int64') keeps them whole)"
+)
+
+
 def as_ids(column: pl.Series, where: str) -> pl.Series:
     """Returns ids as text, letter by letter as they stand; null where blank.
 
@@ -29,7 +37,7 @@ def as_ids(column: pl.Series, where: str) -> pl.Series:
         where: what an error calls the table.
 
     Raises:
-        ValueError: if the column holds something else.
+        ValueError: if the column holds something else, or nothing but texts of fractions.
     """
     kind = column.dtype
     if kind.is_nested():
@@ -39,12 +47,24 @@ def as_ids(column: pl.Series, where: str) -> pl.Series:
         kind, pl.String | pl.Categorical | pl.Enum | pl.Binary | pl.Null
     ):
         raise ValueError(
-            f"{where}: column {column.name!r} must hold text or whole numbers, got {kind}; an id "
-            "that passed through a fraction is not safe: write it as text or as an integer "
-            "(pandas makes fractions of integers with gaps: astype('Int64') keeps them whole)"
+            f"{where}: column {column.name!r} must hold text or whole numbers, got {kind}; "
+            f"{FRACTION_ADVICE}"
         )
     text = as_text(column, where)
-    return text.set(text.str.strip_chars() == "", None) if not whole else text
+    if whole:
+        return text
+    text = text.set(text.str.strip_chars() == "", None)
+    told = text.drop_nulls()
+    if (
+        len(told)
+        and told.head(1).str.contains(FRACTION).all()
+        and told.str.contains(FRACTION).all()
+    ):
+        raise ValueError(
+            f"{where}: column {column.name!r} holds numbers with a fraction, such as {told[0]!r}; "
+            f"{FRACTION_ADVICE}"
+        )
+    return text
 
 
 def as_text(column: pl.Series, where: str) -> pl.Series:

@@ -14,6 +14,9 @@ from .quoting import check_quotes
 from .sources import HUB, JSON_LINES, File, Source, find_files, format_of
 
 ROWS_AT_A_TIME = 2**20  # of a file
+OBJECTS = "one object a line, UTF-8 without a byte order mark"
+COMMAS = "text in UTF-8 with commas between values, of which every row has as many as the header"
+FORMS = {".csv": COMMAS, **dict.fromkeys(JSON_LINES, OBJECTS)}
 
 
 class Part(NamedTuple):
@@ -131,8 +134,8 @@ def _read_file(
         if not first:
             yield names, Part(file.name, table.head(0).collect())
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        form = ": one object a line, UTF-8 without a byte order mark" if kind in JSON_LINES else ""
-        raise ValueError(f"cannot read {file.path} as {kind[1:]}{form}: {error}") from error
+        form = f"; it must be {FORMS[kind]}" if kind in FORMS else ""
+        raise ValueError(f"cannot read {file.path} as {kind[1:]}: {error}{form}") from error
 
 
 def _scan(file: File) -> pl.LazyFrame:

@@ -27,8 +27,7 @@ def plot(file: Path, *, load: ExpertLoad | None = None, view: HistoryView | None
             "there is nothing to draw: a plot shows the experts' load over a log's users, the "
             "attention over a history, or both"
         )
-    figure_class = _figure_class()
-    figure = figure_class(figsize=(10, 4.5 if load is None or not shows_attention else 8))
+    figure = figure_class()(figsize=(10, 4.5 if load is None or not shows_attention else 8))
     axes = figure.subplots((load is not None) + shows_attention, 1, squeeze=False)[:, 0].tolist()
     if load is not None:
         _draw_load(axes.pop(0), load)
@@ -38,7 +37,12 @@ def plot(file: Path, *, load: ExpertLoad | None = None, view: HistoryView | None
     figure.savefig(file, dpi=150)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Returns what plots are drawn on.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure  # without pyplot: no window, no global state
     except ImportError as error:

@@ -4,10 +4,12 @@ Names, ids and titles are whatever somebody's catalogue holds: none of them may 
 block of code or the card's own markup.
 """
 
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ LABELS = {
     "sha256": "SHA-256 of items and events",
     "times_sha256": "SHA-256 of their times",
 }
+TESTED = {
+    "items": "its items",
+    "removed": "the items that are never recommended",
+    "view_weights": "the weights of its parts",
+}
 # Settings that say where something lay, on a machine that may be nobody's business.
 PLACES = ("base_model_name_or_path", "collaborative_encoder")
 OF_METRICS = ("users", "models", "difference")  # what a card tells of a comparison
@@ -43,13 +50,17 @@ class RunFacts:
         data: counts and hash, as :func:`laser_peft.data.describe_data` returns them.
         metrics: what :func:`laser_peft.evaluation.compare` says of the test, of which ``users``,
             ``models`` and ``difference`` are kept; None: not tested.
+        tested: what was tested, as :func:`what_is_tested` tells it; None: what is there when they
+            are written.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] | None = None
+    tested: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, Mapping) or not isinstance(self.metrics, Mapping | None):
+        told = self.data, self.metrics or {}, self.tested or {}
+        if not all(isinstance(part, Mapping) for part in told):
             raise ValueError(f"data and metrics of a run are objects, got {self}")
         if self.metrics is not None:
             kept = {name: self.metrics[name] for name in OF_METRICS if name in self.metrics}
@@ -60,18 +71,18 @@ class RunFacts:
         """Makes them of what JSON holds.
 
         Raises:
-            ValueError: if there are others than ``data`` and ``metrics``, or these are not such as
-                a card can tell.
+            ValueError: if there are others than ``data``, ``metrics`` and ``tested``, or these are
+                not such as a card can tell.
         """
         if facts is None or isinstance(facts, RunFacts):
             return facts
         if not isinstance(facts, Mapping):
             raise ValueError(f"run facts are data and metrics, got {facts!r}")
-        if unknown := facts.keys() - {"data", "metrics"}:
+        if unknown := facts.keys() - {"data", "metrics", "tested"}:
             raise ValueError(f"run facts are data and metrics, got {', '.join(sorted(unknown))}")
         made = cls(**facts)
         try:
-            _data(made), _test(made)
+            _data(made), _test(made, made.tested)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 "run facts must be as describe_data and compare return them; what a card tells of "
@@ -79,9 +90,25 @@ class RunFacts:
             ) from error
         return made
 
+    def of_what_is(self, there: Mapping[str, Any]) -> "RunFacts":
+        """Returns them with what was tested; where nothing says, that is what is there."""
+        return self if self.tested is not None else replace(self, tested=there)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns them for JSON."""
         return asdict(self)
+
+
+def what_is_tested(
+    model: PeftModel, catalogue: Catalogue, removed: Sequence[str]
+) -> dict[str, Any]:
+    """Tells what a test is of, beside the weights that training alone changes."""
+    fused = model.peft_config[model.active_adapter].item_vectors == "fused"
+    return {
+        "items": len(catalogue),
+        "removed": hashlib.sha256("\n".join(removed).encode()).hexdigest()[:16],
+        "view_weights": [*model.base_model.view_weights] if fused else None,
+    }
 
 
 def is_ours(file: Path) -> bool:
@@ -98,6 +125,7 @@ def write_card(
     catalogue: Catalogue,
     facts: RunFacts | None,
     *,
+    removed: Sequence[str] = (),
     repository: str | None = None,
 ) -> None:
     """Rewrites a card that PEFT has made.
@@ -106,7 +134,9 @@ def write_card(
         file: the card.
         model: the language model with its adapter.
         catalogue: the items.
-        facts: of the run; None: the card says nothing of it.
+        facts: of the run; None: the card says nothing of it. A test of what has been changed since
+            is not told.
+        removed: ids of items that are never recommended.
         repository: the Hub id under which the card will be found.
     """
     config = model.peft_config[model.active_adapter]
@@ -130,9 +160,9 @@ def write_card(
         INTRODUCTION.format(base=shown),
         _loading(catalogue, repository or THIS, needs_llm=hub_id is None),
         *_data(facts),
-        *_test(facts),
+        *_test(facts, what_is_tested(model, catalogue, removed)),
         f"## Base model\n\n{shown}. {_licence(base, hub_id, model)}",
-        _catalogue(catalogue),
+        _catalogue(catalogue, removed),
         f"## Settings\n\n{code_block(settings_of(config, without=PLACES), 'json')}",
     ]
     card.text = "\n\n".join(parts) + "\n"
@@ -197,9 +227,16 @@ def _data(facts: RunFacts | None) -> list[str]:
     return [f"## Data\n\n{table(('trained and tested on', ''), rows)}"] if rows else []
 
 
-def _test(facts: RunFacts | None) -> list[str]:
+def _test(facts: RunFacts | None, there: Mapping[str, Any] | None) -> list[str]:
     if facts is None or not facts.metrics or not facts.metrics.get("models"):
         return []
+    if facts.tested is not None and facts.tested != there:
+        names = [name for name in TESTED if facts.tested.get(name) != (there or {}).get(name)]
+        changed = " and ".join(TESTED[name] for name in names)
+        return [
+            f"## Test\n\nNone of this recommender as it is: since its test {changed} changed. "
+            "`laser-peft evaluate` tests it."
+        ]
     models: Mapping[str, Any] = facts.metrics["models"]
     differences = facts.metrics.get("difference", {})
     header = ["protocol", "metric", *models]
@@ -225,9 +262,12 @@ def _interval(told: Mapping[str, float]) -> str:
     return f"{told['mean']:+.4f} ({told['low']:+.4f} .. {told['high']:+.4f})"
 
 
-def _catalogue(catalogue: Catalogue) -> str:
-    rows = list(zip(catalogue.item_ids, catalogue.titles, strict=True))[:SHOWN_ITEMS]
-    return f"## Catalogue\n\n{len(catalogue)} items. The first:\n\n{table(('id', 'title'), rows)}"
+def _catalogue(catalogue: Catalogue, removed: Sequence[str]) -> str:
+    gone = set(removed)
+    both = zip(catalogue.item_ids, catalogue.titles, strict=True)
+    rows = list(islice((row for row in both if row[0] not in gone), SHOWN_ITEMS))
+    count = f"{len(catalogue)} items" + (f", {len(gone)} of them never recommended" if gone else "")
+    return f"## Catalogue\n\n{count}. The first:\n\n{table(('id', 'title'), rows)}"
 
 
 def _licence(base: str, hub_id: str | None, model: PeftModel) -> str:

@@ -78,11 +78,12 @@ def _of_a_run(folder: Path) -> str:
     return f"; did you mean {inner}?" if (inner / CONFIG_FILE).is_file() else ""
 
 
-def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
+def load_llm(config: PeftConfig, *, asked_for: bool = False, **options: Any) -> PreTrainedModel:
     """Loads the language model that a saved adapter refers to.
 
     Args:
         config: the adapter's.
+        asked_for: whether its model is one that was asked for, and not the adapter's own.
         **options: of ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
@@ -101,6 +102,11 @@ def load_llm(config: PeftConfig, **options: Any) -> PreTrainedModel:
         # Said in so many words, or transformers would ask on the console.
         return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, KeyError) as error:
+        if asked_for:
+            raise FileNotFoundError(
+                f"there is no language model {name!r}: no such folder with one is here, and the "
+                f"Hub does not give it; say where it is ({error})"
+            ) from error
         raise FileNotFoundError(
             f"the adapter was trained on the language model {name!r}, which cannot be loaded from "
             "there; if you have it elsewhere, say where: from_pretrained(..., llm=...), or --llm "

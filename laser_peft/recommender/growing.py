@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from laser_peft.data import Catalogue, PromptBuilder, PromptTemplate
 from laser_peft.item_encoding import encode_items
 from laser_peft.item_texts import Whitening, describe_items, lm_text_vectors
+from laser_peft.wording import shortly
 
 Items = Catalogue | Iterable[Mapping[str, Any]]
 
@@ -30,8 +31,13 @@ def read_items(items: Items) -> Catalogue | None:
     """
     if isinstance(items, Catalogue):
         return items if len(items) else None
-    if not isinstance(items, Iterable):
-        raise TypeError(f"new items come as a list of mappings, got {items!r}")
+    if hasattr(items, "columns"):
+        raise TypeError(
+            f"new items come as a list of mappings, got a {type(items).__name__}; of one of polars "
+            "give Catalogue(frame), of one of pandas Catalogue(polars.from_pandas(frame))"
+        )
+    if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+        raise TypeError(f"new items come as a list of mappings, got {shortly(items)}")
     rows = list(items)
     wrong = [row for row in rows if not isinstance(row, Mapping)]
     if wrong:

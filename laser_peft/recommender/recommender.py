@@ -20,7 +20,7 @@ from laser_peft.item_texts import Whitening
 
 from . import saving
 from .best import Shelf, recall_of
-from .card import RunFacts
+from .card import RunFacts, what_is_tested
 from .config import RecommenderConfig
 from .growing import Items, own_vectors_of, read_items, split_returning, text_vectors_of
 from .newcomers import best_or_most_had
@@ -144,6 +144,9 @@ class LaserRecommender:
             item_vectors=loaded.vectors,
         )
         recommender.remove_items(loaded.removed)
+        if recommender.facts is not None:  # those of older versions do not say what was tested
+            there = what_is_tested(loaded.model, loaded.catalogue, recommender.removed)
+            recommender.facts = recommender.facts.of_what_is(there)
         return recommender
 
     @says_when_the_disk_is_full

@@ -20,6 +20,7 @@ def listed(histories: Iterable[Any]) -> tuple[list[Any], bool]:
         ValueError: if it is a text, or ids and lists stand side by side.
     """
     refuse_text(histories)
+    refuse_sets(histories)
     histories = list(histories)
     lists = [not isinstance(one, str) and isinstance(one, Iterable) for one in histories]
     if any(lists) and not all(lists):
@@ -51,6 +52,8 @@ def dense_histories(
     """
     first = 0
     for asked in windows:
+        for one in asked:
+            refuse_sets(one)
         window = [one if isinstance(one, str) else list(refuse_text(one)) for one in asked]
         try:
             # All at once: a look into the catalogue costs more than an id does.
@@ -171,6 +174,19 @@ def _dense_list(catalogue: Catalogue, name: str, ids: Iterable[str]) -> np.ndarr
         return dense_history(catalogue, list(ids) if isinstance(ids, Mapping) else ids)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def refuse_sets(history: Iterable[Any]) -> None:
+    """Refuses a history without an order.
+
+    Raises:
+        TypeError: if it is a set.
+    """
+    if isinstance(history, set | frozenset):
+        raise TypeError(
+            "a history has an order, oldest item first, and a set has none; pass a list, got "
+            f"{shortly(history)}"
+        )
 
 
 def refuse_text(ids: Iterable[Any]) -> Iterable[Any]:

@@ -23,7 +23,7 @@ from laser_peft.tuner.file_check import check_file
 from laser_peft.whole import write_json
 
 from . import files
-from .card import RunFacts, is_ours, write_card
+from .card import RunFacts, is_ours, what_is_tested, write_card
 from .config import RecommenderConfig
 from .untrusted import load_tokenizer, read_adapter_config, read_json
 
@@ -78,7 +78,7 @@ def load(
         options = {"dtype": dtype or config.dtype, "token": token}
         if device_map is not None:
             options["device_map"] = device_map
-        base = files.load_llm(adapter, **options)
+        base = files.load_llm(adapter, asked_for=llm is not None, **options)
     is_whole = check_file(folder / files.ADAPTER_FILE, adapter, base)
     # PEFT would leave mapped tensors where it has read them, on the first GPU if there is one.
     is_here = base.device.type == "cpu" and getattr(base, "hf_device_map", None) is None
@@ -128,8 +128,8 @@ def save_card(recommender: "LaserRecommender", folder: Path) -> None:
     """Writes facts and card alone; see :meth:`LaserRecommender.save_card`."""
     if is_ours(folder / files.CARD_FILE):
         _write_facts(recommender, folder, None)
-    elif recommender.facts is not None:
-        write_json(folder / files.FACTS_FILE, recommender.facts.to_dict())
+    else:
+        _facts_to(recommender, folder)
 
 
 def push(
@@ -167,7 +167,19 @@ def _write_facts(recommender: "LaserRecommender", folder: Path, repository: str 
     card, model = folder / files.CARD_FILE, recommender.model
     if not card.is_file():
         model.create_or_update_model_card(str(folder))
-    facts = recommender.facts
-    if facts is not None:
-        write_json(folder / files.FACTS_FILE, facts.to_dict())
-    write_card(card, model, recommender.catalogue, facts, repository=repository)
+    facts = _facts_to(recommender, folder)
+    write_card(
+        *(card, model, recommender.catalogue, facts),
+        removed=recommender.removed,
+        repository=repository,
+    )
+
+
+def _facts_to(recommender: "LaserRecommender", folder: Path) -> RunFacts | None:
+    """Writes the facts, if there are any, with what was tested; returns them."""
+    if recommender.facts is None:
+        return None
+    there = what_is_tested(recommender.model, recommender.catalogue, recommender.removed)
+    facts = recommender.facts.of_what_is(there)
+    write_json(folder / files.FACTS_FILE, facts.to_dict())
+    return facts

@@ -9,7 +9,7 @@ import numpy as np
 
 from laser_peft.tuner import TextMemory
 
-from .requests import dense_history
+from .requests import dense_history, refuse_sets
 from .users import user_vector_after
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Session:
 
     def __init__(self, recommender: LaserRecommender, history: Iterable[str] = ()) -> None:
         self._recommender = recommender
+        refuse_sets(history)
         self._history = dense_history(recommender.catalogue, history)
         self._memory = TextMemory()
 
@@ -48,6 +49,7 @@ class Session:
             ValueError: if an item is unknown; the history then stays as it is.
         """
         items = [item_ids] if isinstance(item_ids, str) else item_ids
+        refuse_sets(items)
         new = dense_history(self._recommender.catalogue, items)
         self._history = np.concatenate([self._history, new])
 
