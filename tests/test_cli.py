@@ -42,6 +42,25 @@ def test_evaluate_repeats_the_table_of_training(trained, shop):
     assert table in result.output
 
 
+def test_a_language_model_that_has_moved_is_found_where_it_is_said_to_be(
+    trained, shop, lm_folder, tmp_path
+):
+    folder = tmp_path / "moved"
+    LaserRecommender.from_pretrained(trained[0] / "recommender").save_pretrained(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "nowhere"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "checksums.json").unlink()
+    log = ["--interactions", shop / "interactions.csv.gz"]
+    for command in (["evaluate", folder, *log], ["inspect", folder], ["recommend", folder, "i1"]):
+        lost = run_command(*command)
+        assert lost.exit_code == 2
+        assert "was trained on the language model 'nowhere'" in lost.stderr
+        wrong = run_command(*command, "--llm", "elsewhere")
+        assert "there is no language model 'elsewhere'" in wrong.stderr
+        assert run_command(*command, "--llm", lm_folder, "--device", "cpu").exit_code == 0
+
+
 def recommend_elsewhere(rank, folder, directory):
     os.chdir(directory)
     os.environ["COLUMNS"] = "100"
@@ -152,7 +171,9 @@ def test_histories_too_short_to_train_on_are_said_first(shop, lm_folder, tmp_pat
         (["--experts", "2", "--experts-per-user", "3"], "must be at most num_experts"),
         (["--max-tokens", "20"], "max_tokens (20) must hold the instruction"),
         (["--prefix-tokens", "256"], "257 virtual tokens leave no room in the 256 tokens"),
-        (["--llm", "tests"], "config.json"),
+        (["--llm", "tests"], "there is no language model"),
+        (["--llm", "nowhere"], "there is no language model 'nowhere'"),
+        (["--seed", "-1"], "seed must lie in 0..4294967295, got -1"),
         (["--max-tokens", "250"], "more than the 256 tokens"),
         (["--items", "nowhere.jsonl"], "no such file: nowhere.jsonl"),
     ],

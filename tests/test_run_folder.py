@@ -55,7 +55,8 @@ def resumed(request, shop, lm_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         stop_after = stops_training(patch)
         taken = stop_after(request.param)
-        assert run_command(*arguments).exit_code == 130
+        cut = run_command(*arguments)
+        assert cut.exit_code == 130
         log = (output / "log.txt").read_text()
         stop_after(None)
         result = run_command(*arguments, "--resume")

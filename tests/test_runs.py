@@ -172,3 +172,8 @@ def test_what_was_half_saved_is_saved_anew(tmp_path):
         "sasrec",
         "sasrec/new",
     ]
+
+
+def test_resuming_what_is_not_there_is_said(tmp_path, caplog):
+    check_output(tmp_path / "typo", resume=True)
+    assert f"there is no run in {tmp_path / 'typo'} to resume: a new one starts" in caplog.text

@@ -16,11 +16,17 @@ def prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> 
         wanted: asked for; None: 512, or less where there is no room for so many.
 
     Raises:
+        FileNotFoundError: if there is no such language model.
         ValueError: if there is no room for what is wanted, or for any prompt.
     """
-    context = getattr(
-        AutoConfig.from_pretrained(llm_name).get_text_config(), "max_position_embeddings", None
-    )
+    try:
+        config = AutoConfig.from_pretrained(llm_name).get_text_config()
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"there is no language model {llm_name!r}: no such folder with one is here, and the "
+            f"Hub does not give it; say where it is ({error})"
+        ) from error
+    context = getattr(config, "max_position_embeddings", None)
     virtual = adapter.num_prefix_tokens + adapter.num_suffix_tokens
     room = DEFAULT_MAX_TOKENS if context is None else context - virtual
     if room < 1:

@@ -50,6 +50,12 @@ def setting(**settings):
     return lambda folder: read_interactions(frame_of(CSV), **settings)
 
 
+def ids(*values):
+    """A log of those users, as a file of text has them."""
+    rows = "".join(f"{value},x,1\n" for value in values)
+    return raw("log.csv", f"user_id,item_id,timestamp\n{rows}".encode())
+
+
 def folder_of(*names):
     """A folder of good logs."""
 
@@ -164,6 +170,11 @@ FILES = {
         "cannot read .*log.csv as csv: found more fields",
     ),
     "an open quote": (text("log.csv", HEAD + 'a,"x,1\nb,y,2\n'), "cannot read .*log.csv as csv"),
+    "ids that were floats": (
+        ids("71.0", "42.0"),
+        r"'user_id' holds numbers with a fraction, such as '71.0'; .*Int64",
+    ),
+    "large ids that were floats": (ids("1e+16", "1.0000000000000002e+16"), "such as '1e\\+16'"),
     "another encoding": (
         raw("log.csv", HEAD.encode() + "é,x,1\n".encode("latin-1")),
         "cannot read .*log.csv as csv: invalid utf",
@@ -288,3 +299,11 @@ def test_bad_input_is_said(tmp_path, kind):
     act, message = TABLE[kind]
     with pytest.raises((ValueError, FileNotFoundError, FileExistsError), match=message):
         act(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values", [("71.0", "7"), ("1.2", "1.3"), ("1e5", "12e4"), ("v1.0", "v2.0")]
+)
+def test_ids_that_only_look_like_fractions_stay(tmp_path, values):
+    log = ids(*values)(tmp_path)
+    assert sorted(log.frame["user_id"]) == sorted(values)

@@ -40,6 +40,39 @@ def metrics_of(shift):
     return {"users": 7, "models": models, "difference": {"unmasked": told, "masked": told}}
 
 
+CHANGES = {
+    "view weights": lambda made: made.model.base_model.set_view_weights(text=0.25),
+    "a new item": lambda made: made.add_items([{"item_id": "new", "title": "Thing of today"}]),
+    "a removed item": lambda made: made.remove_items(["i0"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_test_of_what_has_been_changed_since_is_not_told(
+    lm_folder, encoder_folder, shop, tokenizer, tmp_path, change
+):
+    made = make_recommender(lm_folder, encoder_folder, shop, tokenizer, "fused")
+    made.facts = RunFacts({"users": 7}, metrics_of(0.02))
+    assert "| masked | hr\\@10 | 0.2500 | 0.2700 |" in card_of(made, tmp_path / "one").text
+    loaded = LaserRecommender.from_pretrained(tmp_path / "one")
+    assert "| 0.2700 |" in card_of(loaded, tmp_path / "two").text
+    CHANGES[change](loaded)
+    changed = card_of(loaded, tmp_path / "three").text
+    assert "0.2700" not in changed
+    assert "None of this recommender as it is: since its test" in changed
+    again = LaserRecommender.from_pretrained(tmp_path / "three")
+    assert "0.2700" not in card_of(again, tmp_path / "four").text
+    again.facts = RunFacts({"users": 7}, metrics_of(0.03))  # tested anew
+    assert "| 0.2800 |" in card_of(again, tmp_path / "five").text
+
+
+def test_removed_items_are_not_shown(recommender, tmp_path):
+    recommender.remove_items(["i0", "i2"])
+    told = card_of(recommender, tmp_path).text
+    assert "23 items, 2 of them never recommended. The first:" in told
+    assert re.findall(r"^\| (i\d+) ", told, re.MULTILINE) == ["i1", "i3", "i4"]
+
+
 def test_it_tells_the_run(recommender, tmp_path):
     data = {"users": 30, "items": 23, "sha256": "ab12", "times_sha256": None, "log": {"rows": 3}}
     recommender.facts = RunFacts(data, metrics_of(0.02))

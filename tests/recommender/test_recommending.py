@@ -2,6 +2,7 @@
 
 import itertools
 
+import polars as pl
 import pytest
 import torch
 from conftest import NUM_ITEMS
@@ -320,3 +321,24 @@ def test_a_batch_may_be_as_large_as_anybody_says(recommender):
 def test_half_a_character_is_no_id(recommender):
     with pytest.raises(ValueError, match="are not in the catalogue of"):
         recommender.recommend(["i1", "\ud800"])
+
+
+def test_a_set_is_no_history(recommender):
+    for asked in ({"i1", "i2"}, frozenset(["i1"]), [{"i1"}, ["i2"]]):
+        with pytest.raises(TypeError, match="a history has an order.* pass a list"):
+            recommender.recommend(asked)
+    with pytest.raises(TypeError, match="pass a list"):
+        list(recommender.recommend_many([["i2"], {"i1"}]))
+    with pytest.raises(TypeError, match="pass a list"):
+        recommender.session({"i1"})
+    assert recommender.recommend(["i1"], deny={"i2"})
+
+
+def test_frames_are_told_from_lists_of_items(recommender):
+    frame = pl.DataFrame({"item_id": ["new"], "title": ["Thing"]})
+    with pytest.raises(TypeError, match=r"got a DataFrame; of one of polars give Catalogue\(frame"):
+        recommender.add_items(frame)
+    with pytest.raises(TypeError, match="new items come as a list of mappings, got {"):
+        recommender.add_items({"item_id": "new"})
+    with pytest.raises(TypeError, match=r"got dict; of one of pandas .*from_pandas\(frame"):
+        Catalogue({"item_id": ["new"]})
