@@ -306,4 +306,4 @@ def test_bad_input_is_said(tmp_path, kind):
 )
 def test_ids_that_only_look_like_fractions_stay(tmp_path, values):
     log = ids(*values)(tmp_path)
-    assert sorted(log.frame["user_id"]) == sorted(values)
+    assert sorted(log.frame()["user_id"]) == sorted(values)
