@@ -126,8 +126,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") ->
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{path}{name}.")
         elif old != new:
-            both = name in before and name in now and not isinstance(old or new, dict | list)
-            yield f"{path}{name}" + (f" ({shortly(old)}, now {shortly(new)})" if both else "")
+            is_told = name in before and name in now and not name.endswith("sha256")
+            is_told &= not isinstance(old or new, dict | list)
+            yield f"{path}{name}" + (f" ({shortly(old)}, now {shortly(new)})" if is_told else "")
 
 
 def _decisive(told: dict[str, Any]) -> dict[str, dict[str, Any]]:

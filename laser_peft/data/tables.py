@@ -148,10 +148,23 @@ def _scan(file: File) -> pl.LazyFrame:
     else:
         table = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
     names = table.collect_schema().names()
+    if kind == ".csv":
+        _check_header(file.name, names)
     told = {key: value for key, value in file.partition.items() if key not in names}
     return table.with_columns(
         pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
     )
+
+
+def _check_header(name: str, columns: Sequence[str]) -> None:
+    """Refuses a header that names a column twice, of which polars renames the second."""
+    for column in columns:
+        first = column.rpartition("_duplicated_")[0]
+        if first in columns:
+            raise ValueError(
+                f"{name} has the column {first!r} more than once; rename or drop all but the one "
+                "to read"
+            )
 
 
 def _check_columns(name: str, columns: Sequence[str], required: Sequence[str]) -> None:

@@ -118,7 +118,10 @@ def test_a_part_that_cannot_be_written_is_not_there(recommender, table, tmp_path
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"settings": BatchSettings(k=5, batch_size=3, rows_per_part=5)}, "other settings: k ch"),
+        (
+            {"settings": BatchSettings(k=5, batch_size=3, rows_per_part=5)},
+            r"other settings: k \(\d+, now 5\) ch",
+        ),
         ({"deny": ["i1"]}, "other data: deny_sha256 changed"),
         ({"allow": ["i1"]}, "other data: allow_sha256 changed"),
     ],

@@ -51,7 +51,7 @@ def test_it_writes_says_how_fast_and_goes_on(trained, histories, tmp_path):
         (["--allow", "@none.txt"], "no such file: none.txt"),
         (["--deny", "x"], "deny: 1 of 1 items are not in the catalogue"),
         (["--device", "mars"], "cannot use the device 'mars'"),
-        (["--llm", "nowhere/at-all"], "'nowhere/at-all', which cannot be loaded"),
+        (["--llm", "nowhere/at-all"], "there is no language model 'nowhere/at-all'"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_line(trained, histories, tmp_path, more, message):

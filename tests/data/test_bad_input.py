@@ -175,6 +175,10 @@ FILES = {
         r"'user_id' holds numbers with a fraction, such as '71.0'; .*Int64",
     ),
     "large ids that were floats": (ids("1e+16", "1.0000000000000002e+16"), "such as '1e\\+16'"),
+    "a column twice": (
+        raw("log.csv", b"user_id,item_id,user_id,timestamp\na,x,b,1\n"),
+        "log.csv has the column 'user_id' more than once",
+    ),
     "another encoding": (
         raw("log.csv", HEAD.encode() + "é,x,1\n".encode("latin-1")),
         "cannot read .*log.csv as csv: invalid utf",
