@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser_peft import BiTuningConfig
-from laser_peft.tuner import TextMemory
 
 FLOOR, PROMPT_TUNING = "floor: frozen backbone", "PEFT prompt tuning"
 PREFIX_TOKENS = BiTuningConfig().num_prefix_tokens
@@ -110,27 +109,6 @@ def recommendation_loss(model: nn.Module, batch: Batch) -> Tensor:
     return model(**batch).loss
 
 
-def kept_loss(model: nn.Module, batch: Batch, memories: Sequence[TextMemory]) -> Tensor:
-    """Calls an adapter of ours a user at a time, with texts that were read before."""
-    users = zip(memories, batch["history"].split(1), batch["labels"].split(1), strict=True)
-    losses = [
-        model(text_memory=memory, history=history, labels=label).loss
-        for memory, history, label in users
-    ]
-    return torch.stack(losses).mean()
-
-
-@torch.no_grad()
-def remember(model: nn.Module, batch: Batch) -> list[TextMemory]:
-    """Reads each user's text once."""
-    memories = [TextMemory() for _ in batch["input_ids"]]
-    for row, memory in enumerate(memories):
-        real = batch["attention_mask"][row].bool()
-        ids, history = batch["input_ids"][row, real], batch["history"][row]
-        model(input_ids=ids[None], text_memory=memory, history=history[None])
-    return memories
-
-
 def peers(
     make_lm: Callable[[torch.dtype], PreTrainedModel], batch: Batch, dtype: torch.dtype
 ) -> Iterator[tuple[str, Step]]:
@@ -164,9 +142,6 @@ def ours(
         model = random_adapter(make_lm(dtype), num_items, layout=layout)
         name = f"ours, {layout.replace('_', ' ')}"
         yield name, Step(model, partial(recommendation_loss, model, batch), dtype)
-        if layout == "text_first":
-            keeps = partial(kept_loss, model, batch, remember(model, batch))
-            yield f"{name}, texts kept", Step(model, keeps, dtype)
         if compiled:
             graph: Any = torch.compile(model, dynamic=True)
             run = partial(recommendation_loss, graph, batch)

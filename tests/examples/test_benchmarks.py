@@ -153,7 +153,7 @@ def test_steps_print_every_variant_and_write_them(tmp_path, capsys):
 
 def test_steps_run_in_half_precision(capsys):
     steps.main([*TINY, "--dtype", "bfloat16"])
-    assert len(rows_in(capsys.readouterr().out)) == 8
+    assert len(rows_in(capsys.readouterr().out)) == 7
 
 
 def test_targets_print_every_variant(capsys):
