@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from laser_peft import BiTuningConfig, SASRecModel
 from laser_peft.baselines import Encoder, rank_examples
+from laser_peft.collaborative import check_encoder
 from laser_peft.data import Split
 from laser_peft.evaluation import Evaluation
 from laser_peft.item_encoding import encode_items
@@ -101,6 +102,7 @@ def read_and_rank(folder: Path, lm_folder, encoder_folder, split: Split, prompts
     dataset = PromptDataset(split.test, prompts, max_items=50, ranked=True)
     encoder = Encoder(SASRecModel.from_pretrained(encoder_folder), NUM_ITEMS)
     texts = [f"Thing number {item} of {'many ' * item}" for item in range(NUM_ITEMS)]
+    check_encoder(encoder.model)
     one = Subset(dataset, [3])
     return {
         "ranks": torch.from_numpy(rank_dataset(model, dataset, batch_size=4)),
