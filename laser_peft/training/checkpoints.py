@@ -51,10 +51,10 @@ class Checkpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Has the last step validated and saved, which not every transformers does."""
+        """Has the last step validated and saved by steps, which not every transformers does."""
         if state.global_step >= state.max_steps:
-            control.should_evaluate |= args.eval_strategy != IntervalStrategy.NO
-            control.should_save |= args.save_strategy != SaveStrategy.NO
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.STEPS
+            control.should_save |= args.save_strategy == SaveStrategy.STEPS
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -18,4 +18,5 @@ def keep_one(folder: Path, name: str, others: Iterable[str] = ()) -> None:
         for path in (folder / name).iterdir():
             os.replace(path, folder / path.name)
     for other in {name, *others} - {"default"}:
-        shutil.rmtree(folder / other)
+        if (folder / other).is_dir():
+            shutil.rmtree(folder / other)

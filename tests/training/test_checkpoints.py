@@ -1,7 +1,6 @@
 """Checkpoints that are damaged, and trainings that cannot go on."""
 
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -32,28 +31,47 @@ def cut(split, tmp_path, stop_after):
     return tmp_path / "cut"
 
 
+class Evaluations(TrainerCallback):
+    """Keeps the steps after which a training was validated."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
+
+
+def evaluated(split, folder, **arguments):
+    """The steps after which a SASRec's training by the Trainer's arguments is validated."""
+    sasrec = SASRecModel(SASRecConfig(num_items=NUM_ITEMS, hidden_size=11))
+    seen = Evaluations()
+    NextItemTrainer(
+        sasrec,
+        ranking_arguments(folder, **arguments),
+        train_dataset=NextItemDataset(split.train_histories, 50),
+        eval_dataset=HistoryDataset(split.validation, 50),
+        num_items=NUM_ITEMS,
+        num_negatives=0,
+        callbacks=[seen],
+    ).train()
+    return seen.steps
+
+
 def test_the_last_step_is_validated_and_saved_by_every_transformers(split, tmp_path, monkeypatch):
     def no_last_step(self, args, state, control, **kwargs):
         control.should_evaluate = control.should_save = state.global_step % args.eval_steps == 0
         control.should_training_stop = state.global_step >= state.max_steps
         return control
 
-    class Evaluated(TrainerCallback):
-        steps: ClassVar = []
-
-        def on_evaluate(self, args, state, control, **kwargs):
-            self.steps.append(state.global_step)
-
     monkeypatch.setattr(DefaultFlowCallback, "on_step_end", no_last_step)
-    data = HistoryDataset(split.validation, 50)
     settings = dict(max_steps=5, eval_steps=3, save_steps=3, eval_strategy="steps")
-    args = ranking_arguments(tmp_path, **settings, save_strategy="steps")
-    sasrec = SASRecModel(SASRecConfig(num_items=NUM_ITEMS, hidden_size=11))
-    learnt = NextItemDataset(split.train_histories, 50)
-    options = dict(num_items=NUM_ITEMS, num_negatives=0, callbacks=[Evaluated()])
-    NextItemTrainer(sasrec, args, train_dataset=learnt, eval_dataset=data, **options).train()
-    assert Evaluated.steps == [3, 5]
+    assert evaluated(split, tmp_path, **settings, save_strategy="steps") == [3, 5]
     assert (tmp_path / "checkpoint-5").is_dir()
+
+
+def test_the_last_step_of_an_epoch_is_validated_once(split, tmp_path):
+    strategies = dict(eval_strategy="epoch", save_strategy="epoch")
+    assert evaluated(split, tmp_path, max_steps=5, **strategies) == [4, 5]
 
 
 def flip(file):
