@@ -58,7 +58,7 @@ def test_a_language_model_that_has_moved_is_found_where_it_is_said_to_be(
         assert "was trained on the language model 'nowhere'" in lost.stderr
         wrong = run_command(*command, "--llm", "elsewhere")
         assert "there is no language model 'elsewhere'" in wrong.stderr
-        assert run_command(*command, "--llm", lm_folder, "--device", "cpu").exit_code == 0
+        assert run_command(*command, "--llm", lm_folder).exit_code == 0
 
 
 def recommend_elsewhere(rank, folder, directory):

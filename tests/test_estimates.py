@@ -50,7 +50,7 @@ def test_processes_share_the_time_and_not_the_memory():
     )
     assert shared.seconds == whole.seconds / 4
     assert shared.memory_bytes == whole.memory_bytes
-    assert "7 examples x 3 epochs by one of 4 processes" in shared.lines()[0]
+    assert "7 examples x 3 epochs by one of the 4 processes that share it" in shared.lines()[0]
     assert "About 10 min" in shared.lines()[0]
 
 

@@ -8,7 +8,7 @@ import typer
 from laser_peft.data import LogSource
 from laser_peft.runs import check_new
 
-from .asking import LLM, Device, Dtype, Recommender, load_on
+from .asking import LLM, Dtype, Recommender
 from .base import app, console, let_one_speak, reads_a_log, says_what_is_wrong
 from .config_file import takes_a_config_file
 from .reports import print_report, save_evaluations
@@ -29,7 +29,6 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Users at a time.")] = 64,
     llm: LLM = None,
     dtype: Dtype = None,
-    device: Device = None,
 ) -> None:
     """Rank every user's last item over the whole catalogue, beside the SASRec it reads.
 
@@ -43,11 +42,12 @@ def evaluate(
     from laser_peft.evaluation import compare
     from laser_peft.experiment import Experiment
     from laser_peft.processes import by_one
+    from laser_peft.recommender import LaserRecommender
 
     let_one_speak()
     if output is not None:
         check_new(output)
-    loaded = load_on(recommender, llm, dtype, device)
+    loaded = LaserRecommender.from_pretrained(recommender, llm=llm, dtype=dtype)
     experiment = Experiment.read(source, loaded.catalogue)
     print_report(experiment.report, experiment.data)
     evaluations = evaluate_both(loaded, experiment.judge, batch_size=batch_size)

@@ -24,7 +24,7 @@ from .estimates import EstimateOnly, tells_estimate
 from .reports import print_report
 from .tables import print_differences, print_evaluations
 
-# As good as the 16 of a BiTuningConfig, for less time: docs/results.md.
+# Nearly as good as the 16 of a BiTuningConfig, for less time: docs/results.md.
 PREFIX_TOKENS = 8
 
 

@@ -1,5 +1,6 @@
 """Ids as text and times as seconds, whatever a file holds them as."""
 
+import warnings
 from typing import Literal
 
 import polars as pl
@@ -37,7 +38,7 @@ def as_ids(column: pl.Series, where: str) -> pl.Series:
         where: what an error calls the table.
 
     Raises:
-        ValueError: if the column holds something else, or nothing but texts of fractions.
+        ValueError: if the column holds something else.
     """
     kind = column.dtype
     if kind.is_nested():
@@ -51,20 +52,17 @@ def as_ids(column: pl.Series, where: str) -> pl.Series:
             f"{FRACTION_ADVICE}"
         )
     text = as_text(column, where)
-    if whole:
-        return text
-    text = text.set(text.str.strip_chars() == "", None)
-    told = text.drop_nulls()
-    if (
-        len(told)
-        and told.head(1).str.contains(FRACTION).all()
-        and told.str.contains(FRACTION).all()
-    ):
-        raise ValueError(
-            f"{where}: column {column.name!r} holds numbers with a fraction, such as {told[0]!r}; "
-            f"{FRACTION_ADVICE}"
+    return text.set(text.str.strip_chars() == "", None) if not whole else text
+
+
+def warn_of_fractions(ids: pl.Series, where: str) -> None:
+    """Warns where all ids are texts such as floats are written as: ``42.0``, ``1e+16``."""
+    if len(ids) and ids.head(1).str.contains(FRACTION).all() and ids.str.contains(FRACTION).all():
+        warnings.warn(
+            f"{where}: every {ids.name} is a number with a fraction, such as {ids[0]!r}, and is "
+            f"taken as it stands; {FRACTION_ADVICE}",
+            stacklevel=4,
         )
-    return text
 
 
 def as_text(column: pl.Series, where: str) -> pl.Series:

@@ -9,7 +9,7 @@ import polars as pl
 
 from .catalogue import Catalogue
 from .checking import UNKNOWN_ITEM, RowChecks
-from .columns import ITEM, TIME, UNITS_PER_SECOND, USER, TimeUnit
+from .columns import ITEM, TIME, UNITS_PER_SECOND, USER, TimeUnit, warn_of_fractions
 from .reports import SHOWN, Finding, LogReport, as_json, complaint
 from .sources import Source
 from .tables import name_of, read_parts
@@ -81,7 +81,7 @@ def read_interactions(
         ValueError: if a setting, a file or a column cannot work, or there are bad rows.
 
     Warns:
-        UserWarning: if times look like another unit than ``time_unit``.
+        UserWarning: if times look like another unit than ``time_unit``, or all ids like floats.
     """
     columns = {USER: user_column, ITEM: item_column} | ({TIME: time_column} if time_column else {})
     _check_settings(columns, time_unit, on_bad_rows)
@@ -91,6 +91,8 @@ def read_interactions(
     kinds = {name: pl.Categorical(pl.Categories.random()) for name in (USER, ITEM)}
     frame = pl.concat([checks.read(part).cast(kinds) for part in parts])  # type: ignore[arg-type]
 
+    for name in (USER, ITEM):
+        warn_of_fractions(frame[name].unique().cast(pl.String).drop_nulls(), name_of(source))
     usable, bad = _usable(frame, checks, catalogue)
     if bad and (on_bad_rows == "raise" or not usable.any()):
         left_out = checks.rows - int(usable.sum())

@@ -120,6 +120,8 @@ def _read_file(
     try:
         table = _scan(file)
         names = table.collect_schema().names()
+        if kind == ".csv":
+            _check_named_once(file.name, names, required)
         if may_lack:
             lacking = [name for name in required if name not in names]
             table = table.with_columns(pl.lit(None).alias(name) for name in lacking)
@@ -148,21 +150,18 @@ def _scan(file: File) -> pl.LazyFrame:
     else:
         table = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
     names = table.collect_schema().names()
-    if kind == ".csv":
-        _check_header(file.name, names)
     told = {key: value for key, value in file.partition.items() if key not in names}
     return table.with_columns(
         pl.lit(value, dtype=pl.String).alias(key) for key, value in told.items()
     )
 
 
-def _check_header(name: str, columns: Sequence[str]) -> None:
-    """Refuses a header that names a column twice, of which polars renames the second."""
-    for column in columns:
-        first = column.rpartition("_duplicated_")[0]
-        if first in columns:
+def _check_named_once(name: str, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Refuses a header that names a column to read twice, of which polars renames the second."""
+    for column in required:
+        if f"{column}_duplicated_0" in columns:
             raise ValueError(
-                f"{name} has the column {first!r} more than once; rename or drop all but the one "
+                f"{name} has the column {column!r} more than once; rename or drop all but the one "
                 "to read"
             )
 

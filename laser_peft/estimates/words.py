@@ -36,7 +36,7 @@ class StageEstimate:
             return self
         return replace(
             self,
-            work=f"{self.work} by one of {num_processes} processes",
+            work=f"{self.work} by one of the {num_processes} processes that share it",
             training_seconds=self.training_seconds / num_processes,
             validation_seconds=self.validation_seconds / num_processes,
             test_seconds=self.test_seconds / num_processes,

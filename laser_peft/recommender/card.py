@@ -59,8 +59,8 @@ class RunFacts:
     tested: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        told = self.data, self.metrics or {}, self.tested or {}
-        if not all(isinstance(part, Mapping) for part in told):
+        told = (part for part in (self.metrics, self.tested) if part is not None)
+        if not all(isinstance(part, Mapping) for part in (self.data, *told)):
             raise ValueError(f"data and metrics of a run are objects, got {self}")
         if self.metrics is not None:
             kept = {name: self.metrics[name] for name in OF_METRICS if name in self.metrics}
@@ -107,7 +107,8 @@ def what_is_tested(
     return {
         "items": len(catalogue),
         "removed": hashlib.sha256("\n".join(removed).encode()).hexdigest()[:16],
-        "view_weights": [*model.base_model.view_weights] if fused else None,
+        # In whatever precision the model is kept.
+        "view_weights": [round(x, 2) for x in model.base_model.view_weights] if fused else None,
     }
 
 
@@ -230,8 +231,8 @@ def _data(facts: RunFacts | None) -> list[str]:
 def _test(facts: RunFacts | None, there: Mapping[str, Any] | None) -> list[str]:
     if facts is None or not facts.metrics or not facts.metrics.get("models"):
         return []
-    if facts.tested is not None and facts.tested != there:
-        names = [name for name in TESTED if facts.tested.get(name) != (there or {}).get(name)]
+    tested, there = facts.tested or {}, there or {}
+    if tested and (names := [name for name in TESTED if tested.get(name) != there.get(name)]):
         changed = " and ".join(TESTED[name] for name in names)
         return [
             f"## Test\n\nNone of this recommender as it is: since its test {changed} changed. "

@@ -21,7 +21,9 @@ def prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> 
     """
     try:
         config = AutoConfig.from_pretrained(llm_name).get_text_config()
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise ValueError(f"cannot load the language model {llm_name!r}: {error}") from error
+    except OSError as error:
         raise FileNotFoundError(
             f"there is no language model {llm_name!r}: no such folder with one is here, and the "
             f"Hub does not give it; say where it is ({error})"

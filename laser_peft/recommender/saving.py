@@ -180,6 +180,6 @@ def _facts_to(recommender: "LaserRecommender", folder: Path) -> RunFacts | None:
     if recommender.facts is None:
         return None
     there = what_is_tested(recommender.model, recommender.catalogue, recommender.removed)
-    facts = recommender.facts.of_what_is(there)
+    facts = recommender.facts = recommender.facts.of_what_is(there)  # later changes are changes
     write_json(folder / files.FACTS_FILE, facts.to_dict())
     return facts

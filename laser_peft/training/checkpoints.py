@@ -53,7 +53,8 @@ class Checkpoints(TrainerCallback):
     ) -> None:
         """Has the last step validated and saved by steps, which not every transformers does."""
         if state.global_step >= state.max_steps:
-            control.should_evaluate |= args.eval_strategy == IntervalStrategy.STEPS
+            is_late = args.eval_delay <= state.global_step
+            control.should_evaluate |= is_late and args.eval_strategy == IntervalStrategy.STEPS
             control.should_save |= args.save_strategy == SaveStrategy.STEPS
 
     def on_save(

@@ -3,7 +3,9 @@
 Axes: B users, N items, C collaborative width, R recommendation width, W weights tried.
 """
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -61,11 +63,16 @@ class LaserTrainer(RankingTrainer):
 
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Saves the adapter that is trained as the only one: the Trainer loads no other again."""
-        super()._save(output_dir, *args, **kwargs)
-        if self.args.should_save:
-            model = self.accelerator.unwrap_model(self.model)
-            folder = Path(output_dir or str(self.args.output_dir))
-            keep_one(folder, model.active_adapter, model.peft_config)
+        model = self.accelerator.unwrap_model(self.model)
+        if [*model.peft_config] == ["default"] or not self.args.should_save:
+            super()._save(output_dir, *args, **kwargs)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as scratch:
+            super()._save(scratch, *args, **kwargs)
+            keep_one(Path(scratch), model.active_adapter, model.peft_config)
+            shutil.copytree(scratch, folder, dirs_exist_ok=True)
 
     def parts_of_loss(
         self, loss: Tensor, output: Any, inputs: dict[str, Any]

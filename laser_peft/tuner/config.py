@@ -93,8 +93,8 @@ class BiTuningConfig(PeftConfig):
         text_skip: with fused item vectors: the text part of the user vector is a learned map of
             the text vectors of the history's items plus the head's correction, which starts at
             zero. None: with fused item vectors.
-        collaborative_dropout: with fused item vectors: probability with which a user's
-            collaborative part is left out of the scores in training, in ``[0, 1]``. The encoder
+        collaborative_dropout: with fused item vectors and the skip: probability with which what
+            the encoder says of a user is left out of the scores in training, in ``[0, 1]``. It
             has seen the events that the adapter learns from; at 1 the text part learns to stand
             by itself, and how much each part counts is for ``view_weights``, from other events.
         suffix_reading: where the user is read. ``"suffix"``: the states of the S suffix tokens,

@@ -168,6 +168,12 @@ class BiTuningLayer(nn.Module, BaseTunerLayer):
         return None
 
     @property
+    def parts(self) -> list[nn.Module]:
+        """All adapters and all encoders."""
+        containers = (self.bituning_adapters, self.bituning_encoders, self.referenced_encoders)
+        return [part for container in containers for part in container.values()]
+
+    @property
     def active(self) -> "ActiveAdapter | None":
         """The adapter that answers calls; None while adapters are disabled or all are deleted."""
         if self.disable_adapters or not self.active_adapters:

@@ -3,6 +3,7 @@
 Axes: N items in the catalogue, X width of text vectors, R recommendation width.
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -288,7 +289,8 @@ class BiTuningModel(BaseTuner):
         with on_meta():
             asked = config.as_asked()
             resolved, adapter, encoder = build(asked, model)
-        _check_name(adapter_name, *filter(None, (adapter, encoder)))
+        mounted = self.layer.parts if hasattr(model, MOUNT) else []
+        _check_names(self.peft_config, filter(None, (adapter, encoder, *mounted)))
         if any(other is config for name, other in self.peft_config.items() if name != adapter_name):
             self.peft_config[adapter_name] = config = asked
         config.fill_in(resolved)  # in place, as PEFT expects; the adapter keeps its own
@@ -385,18 +387,23 @@ class BiTuningModel(BaseTuner):
         return key
 
 
-def _check_name(adapter_name: str, *parts: nn.Module) -> None:
-    """Refuses a name that a part of an adapter has: PEFT tells adapters by it in their keys.
+def _check_names(names: Iterable[str], parts: Iterable[nn.Module]) -> None:
+    """Refuses names that a part of an adapter has: PEFT tells adapters by them in their keys.
+
+    Args:
+        names: of all adapters.
+        parts: the adapters and their encoders.
 
     Raises:
-        ValueError: if a part has it.
+        ValueError: if a part has one of them.
     """
     above = ("base_model", "model", MOUNT, *BiTuningLayer.adapter_layer_names)
     taken = {*above, *BiTuningLayer.other_param_names}
     for part in parts:
         taken.update(segment for key in part.state_dict() for segment in key.split("."))
-    if adapter_name in taken:
-        raise ValueError(
-            f"an adapter cannot be named {adapter_name!r}, as a part of every adapter is: PEFT "
-            "would save the one as the other; choose another adapter_name"
-        )
+    for name in names:
+        if name in taken:
+            raise ValueError(
+                f"an adapter cannot be named {name!r}, as a part of an adapter is: PEFT would save "
+                "the one as the other; choose another adapter_name"
+            )

@@ -40,4 +40,7 @@ def has_compiled_parts(lm: nn.Module) -> bool:
 
 def _own(module: nn.Module, name: str) -> Any:
     """Looks a plain attribute up; what is missing takes a module's own lookup ten times as long."""
-    return module.__dict__.get(name, getattr(type(module), name, None))
+    of_class = getattr(type(module), name, None)
+    if isinstance(of_class, property):
+        return getattr(module, name)
+    return module.__dict__.get(name, of_class)

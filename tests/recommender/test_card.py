@@ -56,6 +56,8 @@ def test_a_test_of_what_has_been_changed_since_is_not_told(
     assert "| masked | hr\\@10 | 0.2500 | 0.2700 |" in card_of(made, tmp_path / "one").text
     loaded = LaserRecommender.from_pretrained(tmp_path / "one")
     assert "| 0.2700 |" in card_of(loaded, tmp_path / "two").text
+    CHANGES[change](made)  # in the process that has saved it before
+    assert "0.2700" not in card_of(made, tmp_path / "one more").text
     CHANGES[change](loaded)
     changed = card_of(loaded, tmp_path / "three").text
     assert "0.2700" not in changed

@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import NUM_ITEMS
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from laser_peft import BiTuningConfig
 from laser_peft.training import LaserSettings, LaserTrainer, train_laser
 from laser_peft.training.checkpoints import last_checkpoint
+from laser_peft.training.ranking_trainer import ranking_arguments
 from laser_peft.training.reading import kept_as_it_is
 
 X = 7
@@ -95,3 +96,27 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(make, learn, tmp_path, 
 def test_an_adapter_is_not_named_as_its_parts_are(make, name):
     with pytest.raises(ValueError, match=f"cannot be named '{name}', .* choose another"):
         make("default", name)
+
+
+@pytest.mark.parametrize("name", ["text", "text_reader", "events"])
+def test_a_later_adapter_has_no_part_named_as_an_earlier_one(lm_folder, encoder_folder, name):
+    llm = AutoModelForCausalLM.from_pretrained(lm_folder)
+    plain = BiTuningConfig(collaborative_encoder=encoder_folder)
+    model = get_peft_model(llm, plain, adapter_name=name)
+    fused = BiTuningConfig(
+        collaborative_encoder=encoder_folder, item_vectors="fused", item_text_dim=X
+    )
+    with pytest.raises(ValueError, match=f"cannot be named '{name}'"):
+        model.add_adapter("other", fused)
+
+
+def test_what_lies_where_an_adapter_is_saved_stays(make, tmp_path):
+    model = make(*NAMES)
+    theirs = tmp_path / "beauty" / "notes.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    LaserTrainer(model, ranking_arguments(tmp_path)).save_model(str(tmp_path))
+    assert theirs.read_text() == "mine"
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    loaded = PeftModel.from_pretrained(model.unload(), str(tmp_path), adapter_name="again")
+    assert loaded.active_adapter == "again"
