@@ -171,7 +171,7 @@ def test_histories_too_short_to_train_on_are_said_first(shop, lm_folder, tmp_pat
         (["--experts", "2", "--experts-per-user", "3"], "must be at most num_experts"),
         (["--max-tokens", "20"], "max_tokens (20) must hold the instruction"),
         (["--prefix-tokens", "256"], "257 virtual tokens leave no room in the 256 tokens"),
-        (["--llm", "tests"], "language model 'tests'"),
+        (["--llm", "tests"], "cannot load the language model"),
         (["--llm", "nowhere"], "there is no language model 'nowhere'"),
         (["--seed", "-1"], "seed must lie in 0..4294967295, got -1"),
         (["--max-tokens", "250"], "more than the 256 tokens"),
