@@ -78,6 +78,14 @@ def _of_a_run(folder: Path) -> str:
     return f"; did you mean {inner}?" if (inner / CONFIG_FILE).is_file() else ""
 
 
+def no_such_model(name: str, error: Exception) -> FileNotFoundError:
+    """Says that a language model that was asked for is not there."""
+    return FileNotFoundError(
+        f"there is no language model {name!r}: no such folder with one is here, and the Hub does "
+        f"not give it; say where it is ({error})"
+    )
+
+
 def load_llm(config: PeftConfig, *, asked_for: bool = False, **options: Any) -> PreTrainedModel:
     """Loads the language model that a saved adapter refers to.
 
@@ -103,10 +111,7 @@ def load_llm(config: PeftConfig, *, asked_for: bool = False, **options: Any) -> 
         return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, KeyError) as error:
         if asked_for:
-            raise FileNotFoundError(
-                f"there is no language model {name!r}: no such folder with one is here, and the "
-                f"Hub does not give it; say where it is ({error})"
-            ) from error
+            raise no_such_model(name, error) from error
         raise FileNotFoundError(
             f"the adapter was trained on the language model {name!r}, which cannot be loaded from "
             "there; if you have it elsewhere, say where: from_pretrained(..., llm=...), or --llm "

@@ -4,6 +4,8 @@ from transformers import AutoConfig
 
 from laser_peft.tuner import BiTuningConfig
 
+from .files import no_such_model
+
 DEFAULT_MAX_TOKENS = 512
 
 
@@ -24,10 +26,7 @@ def prompt_limit(llm_name: str, adapter: BiTuningConfig, wanted: int | None) -> 
     except ValueError as error:
         raise ValueError(f"cannot load the language model {llm_name!r}: {error}") from error
     except OSError as error:
-        raise FileNotFoundError(
-            f"there is no language model {llm_name!r}: no such folder with one is here, and the "
-            f"Hub does not give it; say where it is ({error})"
-        ) from error
+        raise no_such_model(llm_name, error) from error
     context = getattr(config, "max_position_embeddings", None)
     virtual = adapter.num_prefix_tokens + adapter.num_suffix_tokens
     room = DEFAULT_MAX_TOKENS if context is None else context - virtual
