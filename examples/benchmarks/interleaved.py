@@ -42,12 +42,19 @@ class Clock:
 
     def start(self) -> None:
         """Something begins."""
+        _wait_for_gpu()
         self._began = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         """Something ends, for now."""
+        _wait_for_gpu()
         wall, processor = self._began
         self.taken = Seconds(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 # Does a variant's work of a round, counted from 0, and says what it took, in seconds a unit.

@@ -12,7 +12,12 @@ import numpy as np
 import torch
 from made_up import random_adapter
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from laser_peft import BiTuningConfig
@@ -74,9 +79,12 @@ class RealLog:
             dtype: in which the language model is kept.
             **fields: of :class:`BiTuningConfig`; without any those of ``laser-peft train``.
         """
+        return self.adapt(AutoModelForCausalLM.from_pretrained(self.llm, dtype=dtype), **fields)
+
+    def adapt(self, lm: PreTrainedModel, **fields: object) -> PeftModel:
+        """Gives a language model an adapter, in training mode; see :meth:`adapted`."""
         shipped = {"layout": "text_first", "item_vectors": "fused"}
         fields = {"num_prefix_tokens": self.prefix_tokens} | (fields or shipped)
-        lm = AutoModelForCausalLM.from_pretrained(self.llm, dtype=dtype)
         if self.encoder is None:
             model = random_adapter(lm, len(self.catalogue), **fields)
         else:

@@ -150,7 +150,8 @@ class ItemVectors(nn.Module):
         own = F.pad(collaborative.to(text), (0, 0, 0, len(text) - len(collaborative)))
         never = events == 0
         never[len(collaborative) :] = True
-        if torch.compiler.is_compiling():  # how many there are is no constant of a graph
+        # How many there are is no constant of a graph, and to be waited for on an accelerator.
+        if torch.compiler.is_compiling() or text.device.type != "cpu":
             guessed = self.from_text[0] + text @ self.from_text[1:]
             return torch.where(never[:, None], guessed, own)
         rows = never.nonzero()[:, 0]
@@ -161,7 +162,7 @@ class ItemVectors(nn.Module):
         self,
         collaborative: Tensor | None,
         rarity: Tensor | None = None,
-        rows: slice = slice(None),
+        rows: slice | None = None,
     ) -> Tensor:
         """Gives the vectors of items ``1..N``, or of some of them.
 
@@ -169,7 +170,7 @@ class ItemVectors(nn.Module):
             collaborative: ``(N_c, C)`` float, the encoder's table; None without an encoder.
             rarity: scalar float, with fused vectors: how much more the text of an item counts that
                 the encoder never saw. None: no more.
-            rows: which of the N, from a first to a last one.
+            rows: which of the N, from a first to a last one. None: all.
 
         Returns:
             ``(N, R)`` float, or those rows of it.
@@ -177,6 +178,7 @@ class ItemVectors(nn.Module):
         Raises:
             ValueError: if the table that is needed is missing.
         """
+        rows = rows or slice(None)
         if self.source == "collaborative":
             if collaborative is None:
                 raise ValueError(

@@ -101,12 +101,12 @@ class ActiveAdapter(NamedTuple):
             return len(self.adapter.items.text)
         return 0 if self.encoder is None else len(self.encoder.item_vectors())
 
-    def item_vectors(self, passed: Tensor | None = None, rows: slice = slice(None)) -> Tensor:
+    def item_vectors(self, passed: Tensor | None = None, rows: slice | None = None) -> Tensor:
         """Gives the ``(N, R)`` vectors that user vectors are compared with by dot product.
 
         Args:
             passed: ``(N, R)`` float from outside, in place of the adapter's own.
-            rows: of the adapter's own, which of the N.
+            rows: of the adapter's own, which of the N. None: all.
 
         Raises:
             ValueError: if there are none, or those passed have another width.

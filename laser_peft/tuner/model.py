@@ -94,13 +94,13 @@ class BiTuningModel(BaseTuner):
         """
         return super().forward(*args, **kwargs)
 
-    def item_vectors(self, rows: slice = slice(None)) -> Tensor:
+    def item_vectors(self, rows: slice | None = None) -> Tensor:
         """Returns the ``(N, R)`` vectors of items ``1..N`` of the active adapter.
 
         A user vector's dot product with a row, divided by the temperature, scores that item.
 
         Args:
-            rows: which of the N rows, of a table that is too big to make at once.
+            rows: which of the N rows, of a table that is too big to make at once. None: all.
 
         Raises:
             ValueError: if the adapter has none: no encoder, or text vectors that are not set.

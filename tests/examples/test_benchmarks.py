@@ -24,12 +24,11 @@ def load(name):
         return importlib.import_module(name)
 
 
-interleaved, made_up, plainly, real_log, steps, targets, ragged, headline, encoding = map(
-    load,
-    (
-        *("interleaved", "made_up", "plainly", "real_log", "steps", "targets"),
-        *("ragged", "headline", "encoding"),
-    ),
+interleaved, made_up, plainly, real_log = map(
+    load, ("interleaved", "made_up", "plainly", "real_log")
+)
+steps, targets, ragged, headline, encoding, large_lms = map(
+    load, ("steps", "targets", "ragged", "headline", "encoding", "large_lms")
 )
 
 
@@ -214,6 +213,37 @@ def test_labels_of_prompt_tuning_are_the_next_items_words(of_shop):
 def test_encoding_prints_every_variant(of_shop, capsys, what, count):
     encoding.main([*of_shop, "--what", what, "--dtype", "bfloat16", "--count", "11"])
     assert len(rows_in(capsys.readouterr().out)) == count
+
+
+def test_every_way_learns_with_a_large_language_model(of_shop, capsys, tmp_path):
+    sizes = ["--shape", "tiny", "--users", 9, "--batch-size", 3, "--peer-batch-size", 2]
+    sizes += ["--ceiling-size", 8, "--json", tmp_path / "told.json"]
+    large_lms.main([*of_shop, *map(str, sizes)])
+    assert rows_in(capsys.readouterr().out)[-len(large_lms.WAYS) :] == [*large_lms.WAYS]
+    shares = json.loads((tmp_path / "told.json").read_text())["shares"]
+    assert shares.keys() == set(large_lms.WAYS)
+    assert all(way["tokens"] > way["targets"] > 0 for way in shares.values())
+
+
+def test_what_a_step_has_to_compute_is_counted_of_real_tokens():
+    batch = {"input_ids": torch.ones(2, 5), "attention_mask": torch.ones(2, 5).triu()}  # 5 + 4
+    both = large_lms.Way(None, [batch, batch], weights=10, virtual=3)
+    assert both.tokens(0, 1) == 2 * (9 + 2 * 3)
+    # Forward and backward through the activations: 4 operations a weight and token.
+    assert both.operations(1, 2) == 4 * 10 * (9 + 2 * 3)
+    # One reading of the texts; behind it 3 + 1 tokens of each of three positions.
+    shared = batch | {"text_rows": torch.tensor([0, 0, 1]), "ending_ids": torch.ones(1)}
+    once = large_lms.Way(None, [shared], weights=10, virtual=3, text_learns=False)
+    assert once.operations(0, 1) == 10 * (2 * 9 + 4 * 3 * (3 + 1))
+
+
+def test_language_models_share_weights_and_no_modules():
+    lm = large_lms.shaped_like("tiny", torch.device("cpu"))
+    other = large_lms.sharing_weights(lm)
+    assert other.model.layers[0] is not lm.model.layers[0]
+    assert all(mine is own for mine, own in zip(lm.parameters(), other.parameters(), strict=True))
+    # Two layers of queries, keys, values, output (8 heads of 128, width 32) and feed-forward.
+    assert large_lms.linear_weights(lm.model) == 2 * (4 * 32 * 8 * 128 + 3 * 32 * 43)
 
 
 class RepeatedWeights(TorchDispatchMode):
