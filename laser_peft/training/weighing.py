@@ -16,11 +16,28 @@ from laser_peft.tuner.fusing import ViewWeights
 # Of the text part, where the collaborative part counts one; each but the first is the root of two
 # times the one before.
 TEXT_WEIGHTS = (0.0, *(2 ** (power / 2) for power in range(-6, 5)))
-# Not for validation to choose: what is sold tomorrow is newer than what validation users had.
-RARITY = 1.0
 CORRECTIONS = (0.0, 0.5, 1.0)  # where the head has learnt nothing that helps, it takes nothing
+
+
+def rarity_beside(text: float) -> float:
+    """Returns how much more the text of an item counts that the encoder never saw.
+
+    That is not for validation to choose: what is sold tomorrow is newer than what its users had.
+    The text of such an item counts once more, or, where texts count less than the collaborative
+    part, as much more as that part does: of such an item there is only a guess of it.
+
+    Args:
+        text: factor of the text part, where the collaborative part counts one.
+
+    Example:
+        >>> rarity_beside(2.0), rarity_beside(0.5)
+        (1.0, 2.0)
+    """
+    return max(1.0, 1 / text) if text else 1.0
+
+
 WEIGHINGS = tuple(
-    ViewWeights(1.0, text, RARITY, correction)
+    ViewWeights(1.0, text, rarity_beside(text), correction)
     for correction, text in itertools.product(CORRECTIONS, TEXT_WEIGHTS)
 )
 # For what has no text reader: there is nothing to correct.

@@ -10,7 +10,7 @@ from laser_peft.data import Catalogue, Histories, PromptBuilder, leave_one_out, 
 from laser_peft.evaluation import ndcg_at, summarise
 from laser_peft.training import LaserTrainer, PromptDataset, rank_dataset
 from laser_peft.training.ranking_trainer import ranking_arguments
-from laser_peft.training.weighing import RARITY, WEIGHINGS
+from laser_peft.training.weighing import WEIGHINGS, rarity_beside
 
 
 @pytest.fixture
@@ -78,8 +78,9 @@ def test_the_best_weighing_on_validation_is_kept(trainer, model, datasets):
     model.base_model.set_item_text_vectors(F.normalize(torch.randn(23, 7), dim=1), events)
     told = trainer.evaluate()
     weights = model.base_model.view_weights
-    chosen = (told["eval_text_weight"], RARITY, told["eval_correction_weight"])
-    assert weights == pytest.approx((1.0, *chosen))
+    text = told["eval_text_weight"]
+    chosen = (1.0, text, rarity_beside(text), told["eval_correction_weight"])
+    assert weights == pytest.approx(chosen)
     assert both(rank_dataset(model, datasets[0], batch_size=5)) == pytest.approx(
         told["eval_ndcg@10"]
     )
@@ -89,6 +90,13 @@ def test_the_best_weighing_on_validation_is_kept(trainer, model, datasets):
         tried.append(ndcg_at(10, rank_dataset(model, datasets[0], batch_size=5)).mean(1))
     assert WEIGHINGS[np.array(tried).mean(1).argmax()] == pytest.approx(weights)
     assert len({values.mean() for values in tried}) > 3
+
+
+def test_a_text_of_what_the_encoder_never_saw_counts_no_less_than_the_encoder_does():
+    for weighing in WEIGHINGS:
+        more = weighing.rarity * weighing.text
+        wanted = max(weighing.collaborative, weighing.text) if weighing.text else 0
+        assert more == pytest.approx(wanted)
 
 
 def test_nothing_is_weighed_on_other_users(trainer, model, datasets):
