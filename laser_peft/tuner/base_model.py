@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from .devices import device_of
 from .joining import JoinedTokens, place
 
+# Names under which configurations keep how far back a token can look.
+WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 NOT_SUPPORTED = {
     "blt": "it cuts the text into patches by its bytes, and virtual tokens have none",
     "cpmant": "it reads its input in both directions and takes token ids only",

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
-from .base_model import backbone_of
+from .base_model import WINDOWS, backbone_of
 from .devices import device_of
 from .joining import read
 from .trimming import only_at
@@ -27,8 +27,6 @@ from .trying import reads_alike, runs_layers_again
 
 logger = logging.getLogger(__name__)
 
-# Names under which configurations keep how far back a token can look.
-WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 # By model: how it was when it was tried, and whether it read alike.
 _OBEYS: WeakKeyDictionary[PreTrainedModel, tuple[tuple[object, ...], bool]] = WeakKeyDictionary()
 

@@ -24,6 +24,7 @@ from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
 from .reading import shares_texts, text_states
 from .registration import PREFIX
+from .trimming import prepare_for_graphs
 
 # With the other task types PEFT wraps a model that has a classification head or an encoder.
 SUPPORTED_TASKS = (TaskType.CAUSAL_LM, TaskType.FEATURE_EXTRACTION, None)
@@ -300,6 +301,8 @@ class BiTuningModel(BaseTuner):
                 module.to(device_of(embeddings))
         trained_before = {name: p.requires_grad for name, p in model.named_parameters()}
         is_first = not hasattr(model, MOUNT)
+        if is_first:
+            prepare_for_graphs(model)
         mount(model).update_layer(adapter_name, adapter, encoder)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         self._mark_only_adapters_as_trainable(model)

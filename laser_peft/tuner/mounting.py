@@ -22,6 +22,7 @@ from .inputs import RECOMMENDATION_ARGUMENTS, RecommendationInputs, wants_recomm
 from .language import forward_with_prefix
 from .layer import ActiveAdapter, BiTuningLayer
 from .recommending import recommend
+from .trimming import undo_for_graphs
 
 # Must not contain the method's prefix: PEFT skips such modules when it deletes an adapter.
 MOUNT = "laser_layer"
@@ -68,6 +69,7 @@ def unmount(model: PreTrainedModel) -> None:
         _become(model, _original_class(model))
     if hasattr(model, MOUNT):
         delattr(model, MOUNT)
+        undo_for_graphs(model)
 
 
 def _forward(

@@ -21,9 +21,10 @@ from transformers import PreTrainedModel
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
-from .base_model import backbone_of
+from .base_model import WINDOWS, backbone_of
 from .devices import device_of
 from .few_queries import FewQueries
+from .in_graphs import hang_on, reads_only, take_off, without_masks
 from .joining import read
 from .trying import has_compiled_parts, reads_alike, runs_layers_again
 
@@ -39,19 +40,47 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     """Within, last hidden states are those of the language model at some positions alone.
 
     Nothing changes where a model's last layer is of another make (it is tried once), where layers
-    are run again in the backward pass, and where anything is compiled. Calls of other threads are
-    left alone.
+    are run again in the backward pass, and where parts of the language model are compiled by
+    themselves. Calls of other threads are left alone.
 
     Args:
         lm: the language model.
         positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called, S at least 1 and
             different in a row. Elsewhere the states are without meaning.
     """
-    if torch.compiler.is_compiling() or not can_trim(lm):
+    if torch.compiler.is_compiling():
+        with reads_only(backbone_of(lm), positions):
+            yield
+        return
+    if not can_trim(lm):
         yield
         return
     with _parts_at(lm, positions):
         yield
+
+
+def prepare_for_graphs(lm: PreTrainedModel) -> None:
+    """Tries :func:`only_at` now and makes it ready for ``torch.compile``, which cannot try it.
+
+    Nothing happens where weights are not there yet.
+    """
+    if not all(weight.numel() and not weight.is_meta for weight in lm.parameters()):
+        return
+    if not can_trim(lm):
+        return
+    backbone, config = backbone_of(lm), lm.config.get_text_config(decoder=True)
+    attentions: list[nn.Module] = []
+    if not any(getattr(config, name, None) for name in WINDOWS):
+        layers = _layers(lm) or []
+        own = [part for layer in layers if (part := _child(layer, ATTENTIONS)) is not None]
+        with in_eval_mode(backbone):
+            attentions = without_masks(backbone, _few_tokens(lm), own)
+    hang_on(backbone, _attention_and_parts(lm)[1], attentions)
+
+
+def undo_for_graphs(lm: PreTrainedModel) -> None:
+    """Takes back what :func:`prepare_for_graphs` has done."""
+    take_off(backbone_of(lm))
 
 
 def can_trim(lm: PreTrainedModel) -> bool:
@@ -76,8 +105,20 @@ def _attention_and_parts(lm: PreTrainedModel) -> tuple[nn.Module | None, list[nn
 
 
 def _last_layer(lm: PreTrainedModel) -> nn.Module | None:
+    layers = _layers(lm)
+    return layers[-1] if layers else None
+
+
+def _layers(lm: PreTrainedModel) -> nn.ModuleList | None:
     stacks = [part for part in backbone_of(lm).children() if isinstance(part, nn.ModuleList)]
-    return stacks[0][-1] if len(stacks) == 1 and len(stacks[0]) else None
+    return stacks[0] if len(stacks) == 1 else None
+
+
+def _few_tokens(lm: PreTrainedModel) -> Tensor:
+    """Embeds a few tokens to try something with, ``(2, 6, D)`` float."""
+    embeddings = lm.get_input_embeddings()
+    ids = torch.arange(12, device=device_of(embeddings)) % embeddings.num_embeddings
+    return embeddings(ids).unflatten(0, (2, 6))
 
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
@@ -144,10 +185,8 @@ def _states_stay(lm: PreTrainedModel) -> bool:
     """Reads a few tokens both ways."""
     if not _attention_and_parts(lm)[1]:
         return False
-    embeddings, backbone = lm.get_input_embeddings(), backbone_of(lm)
-    ids = torch.arange(12, device=device_of(embeddings)) % embeddings.num_embeddings
-    text = embeddings(ids).unflatten(0, (2, 6))
-    positions = ids.new_tensor([[1, 5], [3, 4]])
+    backbone, text = backbone_of(lm), _few_tokens(lm)
+    positions = torch.tensor([[1, 5], [3, 4]], device=text.device)
 
     def states() -> Tensor:
         output = backbone(inputs_embeds=text, use_cache=False, return_dict=True)

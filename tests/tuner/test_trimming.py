@@ -1,5 +1,7 @@
 """Positions that nobody reads are left out of the last layer, and what is read stays as it is."""
 
+import copy
+import pickle
 import threading
 from unittest.mock import Mock
 
@@ -7,11 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adapters import make_batch, make_model
-from conftest import make_lm
+from conftest import VOCABULARY, make_lm
 from torch.overrides import TorchFunctionMode
+from transformers import MistralConfig, MistralForCausalLM
 
 from laser_peft.tuner import trimming
 from laser_peft.tuner.base_model import backbone_of
+from laser_peft.tuner.in_graphs import hooks_of, take_off
 from laser_peft.tuner.joining import read
 from laser_peft.tuner.trimming import can_trim, only_at
 
@@ -180,3 +184,95 @@ def test_another_thread_is_left_alone(llama):
         other.start()
         other.join()
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-6)
+
+
+class Seen:
+    """A backend of torch.compile that keeps what linear layers give and whether there is a mask."""
+
+    def __init__(self):
+        self.shapes, self.masks = [], []
+
+    def __call__(self, graph, inputs):
+        for node in graph.graph.nodes:
+            if node.target is F.linear or "addmm" in str(node.target):
+                self.shapes.append(tuple(node.meta["example_value"].shape))
+            if node.target is F.scaled_dot_product_attention and node.kwargs.get("is_causal"):
+                self.masks.append(None)
+            elif node.target is F.scaled_dot_product_attention:
+                self.masks.append(node.kwargs.get("attn_mask"))
+        return graph.forward
+
+
+def gradients_of(call, model):
+    model.zero_grad()
+    loss = call(**make_batch(), labels=torch.tensor([1, 2, 3])).loss
+    loss.backward()
+    return loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
+def test_a_graph_runs_the_last_layer_where_it_is_read(llama, encoder_folder, layout):
+    model, seen = make_model(llama, encoder_folder, layout=layout), Seen()
+    compiled = torch.compile(model, backend=seen, fullgraph=True)
+    loss, gradients = gradients_of(model, model)
+    loss_in_graph, gradients_in_graph = gradients_of(compiled, model)
+    torch.testing.assert_close(loss_in_graph, loss)
+    torch.testing.assert_close(gradients_in_graph, gradients, atol=1e-5, rtol=1e-4)
+    inner = llama.config.intermediate_size
+    positions = [shape[1] for shape in seen.shapes if shape[-1] == inner]
+    assert positions == [13, 13, 2, 2]  # 4 tokens of prefix, 7 of text, 2 of suffix
+
+
+def test_attention_in_a_graph_has_no_mask_that_is_causal_alone(lm, encoder_folder):
+    model, seen = make_model(lm, encoder_folder), Seen()
+    own = torch.compile(model, backend=seen, fullgraph=True)
+    own(**make_batch(), return_user_vectors=True)
+    assert seen.masks[-2:] == [None, None]  # the language model has two layers
+
+
+def test_a_window_keeps_its_mask(encoder_folder):
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, vocab_size=VOCABULARY)
+    config = MistralConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, sliding_window=3)
+    model = make_model(MistralForCausalLM(config).eval(), encoder_folder)
+    seen = Seen()
+    compiled = torch.compile(model, backend=seen, fullgraph=True)
+    expected, actual = (
+        call(**make_batch(), return_user_vectors=True).user_vectors for call in (model, compiled)
+    )
+    torch.testing.assert_close(actual, expected)
+    assert None not in seen.masks[-2:]
+
+
+def hanging(lm):
+    """The hooks before the last layer's parts and all attentions, without those of others."""
+    parts = trimming._attention_and_parts(lm)[1]
+    parts += [layer.self_attn for layer in lm.model.layers]
+    return [hook for part in parts for hook in part._forward_pre_hooks.values()]
+
+
+def test_what_hangs_on_a_language_model_goes_with_the_adapter(llama, encoder_folder):
+    model = make_model(llama, encoder_folder)
+    assert len(hanging(llama)) == 4  # feed-forward and projection of the last layer, two attentions
+    model.add_adapter("other", model.peft_config["default"])
+    assert len(hanging(llama)) == 4
+    bare = model.unload()
+    assert hanging(bare) == []
+    assert hooks_of(bare.model) is None
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda lm: pickle.loads(pickle.dumps(lm))])
+def test_a_copy_has_hooks_of_its_own(llama, encoder_folder, clone):
+    make_model(llama, encoder_folder)
+    other = clone(llama)
+    there = hooks_of(other.model)
+    assert there is not hooks_of(llama.model)
+    assert {hook.__self__ for hook in hanging(other)} == {there}
+    take_off(other.model)
+    assert hanging(other) == []
+    assert len(hanging(llama)) == 4
+
+
+def test_nothing_is_tried_on_weights_that_are_not_there(llama):
+    trimming.prepare_for_graphs(llama.to("meta"))
+    assert hanging(llama) == []

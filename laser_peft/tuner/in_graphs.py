@@ -1,0 +1,139 @@
+"""Leaves out of a compiled language model what changes nothing that is read.
+
+A graph can neither try what stays as it is nor hang hooks on modules, so both happens when an
+adapter is added, and within :func:`reads_only` the hooks do what :mod:`laser_peft.tuner.trimming`
+does elsewhere. Besides, attention gets no mask that says no more than causal: transformers writes
+every mask out in a graph (with torch before 2.14), and no flash kernel takes one.
+
+Axes: B rows, X positions, S of them read.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .joining import read
+
+NAME = "_laser_in_graphs"
+
+
+class GraphHooks:
+    """Hooks on parts of a language model; they do nothing outside of :meth:`at`.
+
+    Args:
+        parts: of its last layer, that act on each position by itself.
+        attentions: that take no mask where there are no pads.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], attentions: Sequence[nn.Module]) -> None:
+        self._positions: Tensor | None = None
+        self._length = 0
+        self._handles = [part.register_forward_pre_hook(self._gather) for part in parts]
+        self._handles += [part.register_forward_hook(self._scatter) for part in parts]
+        self._handles += [
+            part.register_forward_pre_hook(self._without_mask, with_kwargs=True)
+            for part in attentions
+        ]
+
+    def remove(self) -> None:
+        """Takes the hooks off again."""
+        for handle in self._handles:
+            handle.remove()
+
+    @contextmanager
+    def at(self, positions: Tensor) -> Iterator[None]:
+        """Within, the parts run at ``(B, S)`` positions and give zeros elsewhere."""
+        self._positions = positions
+        try:
+            yield
+        finally:
+            self._positions = None
+
+    def _gather(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._positions is None:
+            return None
+        self._length = args[0].size(1)
+        return (read(args[0], self._positions), *args[1:])
+
+    def _scatter(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if self._positions is None:
+            return None
+        places = self._positions.to(output.device)[:, :, None].expand_as(output)
+        whole = output.new_zeros(len(output), self._length, output.size(-1))
+        return whole.scatter(1, places, output)
+
+    def _without_mask(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._positions is None:
+            return None
+        return args, {**kwargs, "attention_mask": None}
+
+
+@contextmanager
+def reads_only(backbone: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Within a graph, last hidden states are those at ``(B, S)`` positions alone.
+
+    What is called within must have no attention mask. Nothing changes without hooks, and where
+    layers are run again in the backward pass.
+    """
+    hooks = hooks_of(backbone)
+    runs_again = bool(getattr(backbone, "gradient_checkpointing", False))
+    with nullcontext() if hooks is None or runs_again else hooks.at(positions):
+        yield
+
+
+def hang_on(
+    backbone: nn.Module, parts: Sequence[nn.Module], attentions: Sequence[nn.Module]
+) -> None:
+    """Hangs :class:`GraphHooks` on parts of a backbone, unless they hang there already.
+
+    Args:
+        backbone: keeps them.
+        parts: see there.
+        attentions: see there.
+    """
+    if hooks_of(backbone) is None:
+        setattr(backbone, NAME, GraphHooks(parts, attentions))
+
+
+def take_off(backbone: nn.Module) -> None:
+    """Takes them off again; nothing, if there are none."""
+    hooks = hooks_of(backbone)
+    if hooks is not None:
+        hooks.remove()
+        delattr(backbone, NAME)
+
+
+def hooks_of(backbone: nn.Module) -> GraphHooks | None:
+    """Returns what hangs on a backbone."""
+    return getattr(backbone, NAME, None)
+
+
+@torch.no_grad()
+def without_masks(
+    backbone: nn.Module, text: Tensor, attentions: Sequence[nn.Module]
+) -> list[nn.Module]:
+    """Finds the attentions that are given no mask where nothing is compiled.
+
+    Args:
+        backbone: of a language model without sliding windows.
+        text: ``(B, X, D)`` float embedded tokens to try it with.
+        attentions: of its layers.
+    """
+    given_none: list[nn.Module] = []
+
+    def note(part: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if "attention_mask" in kwargs and kwargs["attention_mask"] is None:
+            given_none.append(part)
+
+    handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in attentions]
+    try:
+        backbone(inputs_embeds=text, use_cache=False, return_dict=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return given_none
