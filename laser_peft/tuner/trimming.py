@@ -62,11 +62,11 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 def prepare_for_graphs(lm: PreTrainedModel) -> None:
     """Tries :func:`only_at` now and makes it ready for ``torch.compile``, which cannot try it.
 
-    Nothing happens where weights are not there yet.
+    Nothing happens where weights are not there yet, or in bits that a call packs anew.
     """
-    if not all(weight.numel() and not weight.is_meta for weight in lm.parameters()):
-        return
-    if not can_trim(lm):
+    is_there = all(weight.numel() and not weight.is_meta for weight in lm.parameters())
+    is_quantized = getattr(lm, "hf_quantizer", None) is not None
+    if not is_there or is_quantized or not can_trim(lm):
         return
     backbone, config = backbone_of(lm), lm.config.get_text_config(decoder=True)
     attentions: list[nn.Module] = []
