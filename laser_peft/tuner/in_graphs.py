@@ -66,11 +66,17 @@ class GraphHooks:
         return whole.scatter(1, places, output)
 
     def _without_mask(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._positions is None:
+        if self._positions is None or not _is_causal_by_itself(part):
             return None
         return args, {**kwargs, "attention_mask": None}
+
+
+def _is_causal_by_itself(attention: nn.Module) -> bool:
+    """Tells whether it is causal without a mask; how it attends can be changed at any time."""
+    config = getattr(attention, "config", None)
+    return getattr(config, "_attn_implementation", None) == "sdpa"
 
 
 @contextmanager
@@ -127,7 +133,8 @@ def without_masks(
     given_none: list[nn.Module] = []
 
     def note(part: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if "attention_mask" in kwargs and kwargs["attention_mask"] is None:
+        is_none = "attention_mask" in kwargs and kwargs["attention_mask"] is None
+        if is_none and _is_causal_by_itself(part):
             given_none.append(part)
 
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in attentions]

@@ -244,6 +244,16 @@ def test_a_window_keeps_its_mask(encoder_folder):
     assert None not in seen.masks[-2:]
 
 
+def test_attention_of_another_kind_keeps_its_mask(lm, encoder_folder):
+    model = make_model(lm, encoder_folder)
+    lm.set_attn_implementation("eager")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    expected, actual = (
+        call(**make_batch(), return_user_vectors=True).user_vectors for call in (model, compiled)
+    )
+    torch.testing.assert_close(actual, expected)
+
+
 def hanging(lm):
     """The hooks before the last layer's parts and all attentions, without those of others."""
     parts = trimming._attention_and_parts(lm)[1]
