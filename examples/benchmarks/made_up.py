@@ -16,12 +16,7 @@ from laser_peft import BiTuningConfig, SASRecConfig, SASRecModel
 from laser_peft.data import PaddingCollator
 
 # Hidden width, layers, inner width: by millions of parameters without the embeddings.
-SIZES = {
-    "85m": (768, 12, 2048),
-    "25m": (512, 8, 1408),
-    "5m": (256, 6, 704),
-    "tiny": (32, 2, 43),
-}
+SIZES = {"25m": (512, 8, 1408), "5m": (256, 6, 704), "tiny": (32, 2, 43)}
 HEAD_WIDTH = 64
 ENCODER_WIDTH, MAX_ITEMS = 64, 50
 # Tokens of a history's text as real ones are spread: mean 157, few long ones.
