@@ -39,6 +39,7 @@ def read_beginnings(
     tokens: Tensor,
     *,
     num_read: int,
+    one_each: bool = False,
 ) -> Tensor:
     """Reads each user's virtual tokens after a beginning of a text.
 
@@ -49,6 +50,7 @@ def read_beginnings(
         lengths: ``(n,)`` int64 in ``0..T``, how many of its tokens.
         tokens: ``(n, V, D)`` float, what follows them.
         num_read: S, how many of these are wanted, the last ones.
+        one_each: whether ``rows`` are known to be different.
 
     Returns:
         ``(n, S, H)`` float, states of virtual tokens, as if each user had been read alone.
@@ -60,9 +62,12 @@ def read_beginnings(
     one = rows.new_zeros(len(text), min(text.size(1), 1))
     with torch.no_grad(), only_at(lm, one):
         backbone(inputs_embeds=text, past_key_values=memory, use_cache=True, return_dict=True)
-    places = _places_among(rows, len(text))  # (n,), of a user among those of its text
     num_texts, num_tokens, num_virtual = len(text), text.size(1), tokens.size(1)
-    most = int(places.max()) + 1 if len(places) else 0
+    if one_each:  # counting would wait for an accelerator
+        places, most = torch.zeros_like(rows), 1
+    else:
+        places = _places_among(rows, num_texts)  # (n,), of a user among those of its text
+        most = int(places.max()) + 1 if len(places) else 0
     blocks = tokens.new_zeros(num_texts, most, num_virtual, tokens.size(-1))
     blocks = blocks.index_put((rows, places), tokens).to(text.dtype)
     ends = lengths.new_zeros(num_texts, most).index_put((rows, places), lengths)

@@ -34,7 +34,8 @@ class FrozenEncoder(nn.Module):
             ValueError: if an item is none of the encoder's.
         """
         num_rows = self.model.get_input_embeddings().num_embeddings
-        if not torch.compiler.is_compiling():
+        # Elsewhere the check would wait for the device, or break a compiled graph.
+        if item_ids.device.type == "cpu" and not torch.compiler.is_compiling():
             unknown = item_ids[item_mask & ((item_ids < 0) | (item_ids >= num_rows))]
             if unknown.numel():
                 raise ValueError(

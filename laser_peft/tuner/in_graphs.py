@@ -3,13 +3,13 @@
 A graph can neither try what stays as it is nor hang hooks on modules, so both happens when an
 adapter is added, and within :func:`reads_only` the hooks do what :mod:`laser_peft.tuner.trimming`
 does elsewhere. Besides, attention gets no mask that says no more than causal: transformers writes
-every mask out in a graph (with torch before 2.14), and no flash kernel takes one.
+every mask out in a graph, and no flash kernel takes one.
 
 Axes: B rows, X positions, S of them read.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,9 +26,13 @@ class GraphHooks:
     Args:
         parts: of its last layer, that act on each position by itself.
         attentions: that take no mask where there are no pads.
+        num_layers: that there are; with others the last one is another.
     """
 
-    def __init__(self, parts: Sequence[nn.Module], attentions: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, parts: Sequence[nn.Module], attentions: Sequence[nn.Module], num_layers: int
+    ) -> None:
+        self.num_layers = num_layers
         self._positions: Tensor | None = None
         self._length = 0
         self._handles = [part.register_forward_pre_hook(self._gather) for part in parts]
@@ -80,20 +84,26 @@ def _is_causal_by_itself(attention: nn.Module) -> bool:
 
 
 @contextmanager
-def reads_only(backbone: nn.Module, positions: Tensor) -> Iterator[None]:
+def reads_only(backbone: nn.Module, positions: Tensor, num_layers: int) -> Iterator[None]:
     """Within a graph, last hidden states are those at ``(B, S)`` positions alone.
 
-    What is called within must have no attention mask. Nothing changes without hooks, and where
-    layers are run again in the backward pass.
+    What is called within must have no attention mask. Nothing changes without hooks, where layers
+    came or went since they were hung on, and where layers are run again in the backward pass.
     """
     hooks = hooks_of(backbone)
     runs_again = bool(getattr(backbone, "gradient_checkpointing", False))
-    with nullcontext() if hooks is None or runs_again else hooks.at(positions):
+    if hooks is None or runs_again or hooks.num_layers != num_layers:
+        yield
+        return
+    with hooks.at(positions):
         yield
 
 
 def hang_on(
-    backbone: nn.Module, parts: Sequence[nn.Module], attentions: Sequence[nn.Module]
+    backbone: nn.Module,
+    parts: Sequence[nn.Module],
+    attentions: Sequence[nn.Module],
+    num_layers: int,
 ) -> None:
     """Hangs :class:`GraphHooks` on parts of a backbone, unless they hang there already.
 
@@ -101,17 +111,18 @@ def hang_on(
         backbone: keeps them.
         parts: see there.
         attentions: see there.
+        num_layers: see there.
     """
     if hooks_of(backbone) is None:
-        setattr(backbone, NAME, GraphHooks(parts, attentions))
+        setattr(backbone, NAME, GraphHooks(parts, attentions, num_layers))
 
 
 def take_off(backbone: nn.Module) -> None:
-    """Takes them off again; nothing, if there are none."""
-    hooks = hooks_of(backbone)
-    if hooks is not None:
-        hooks.remove()
-        delattr(backbone, NAME)
+    """Takes them off again, also where others have wrapped it since; nothing, without any."""
+    for part in backbone.modules():
+        hooks = part.__dict__.pop(NAME, None)
+        if hooks is not None:
+            hooks.remove()
 
 
 def hooks_of(backbone: nn.Module) -> GraphHooks | None:

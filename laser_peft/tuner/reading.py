@@ -177,6 +177,7 @@ def _after_shared_texts(
     """Reads each text once, without gradients, and each user's tokens behind it."""
     text, num_users = texts.embedded, texts.num_users
     rows, lengths = texts.rows, texts.lengths
+    one_each = rows is None
     if rows is None or lengths is None:
         rows, lengths = torch.arange(num_users, device=text.device), texts.is_real.sum(1)
     parts = [prefix.to(text), suffix.to(text).expand(num_users, -1, -1)]
@@ -187,7 +188,8 @@ def _after_shared_texts(
     if memory is not None:
         return memory.states_after(lm, text, behind, num_read=len(suffix))
     packed = pack(text, texts.is_real).inputs_embeds
-    return read_beginnings(lm, packed, rows, lengths, behind, num_read=len(suffix))
+    num_read = len(suffix)
+    return read_beginnings(lm, packed, rows, lengths, behind, num_read=num_read, one_each=one_each)
 
 
 def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:

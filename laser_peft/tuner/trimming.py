@@ -8,6 +8,7 @@ that layer is saved, forward and backward.
 Axes: B rows, X positions, S of them read.
 """
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from .few_queries import FewQueries
 from .in_graphs import hang_on, reads_only, take_off, without_masks
 from .joining import read
 from .trying import has_compiled_parts, reads_alike, runs_layers_again
+
+logger = logging.getLogger(__name__)
 
 FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention")
@@ -49,7 +52,7 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
             different in a row. Elsewhere the states are without meaning.
     """
     if torch.compiler.is_compiling():
-        with reads_only(backbone_of(lm), positions):
+        with reads_only(backbone_of(lm), positions, len(_layers(lm) or ())):
             yield
         return
     if not can_trim(lm):
@@ -62,20 +65,32 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 def prepare_for_graphs(lm: PreTrainedModel) -> None:
     """Tries :func:`only_at` now and makes it ready for ``torch.compile``, which cannot try it.
 
-    Nothing happens where weights are not there yet, or in bits that a call packs anew.
+    Nothing happens where weights are not there yet, or in bits that a call packs anew, and where
+    the language model cannot run before it is moved.
     """
     is_there = all(weight.numel() and not weight.is_meta for weight in lm.parameters())
     is_quantized = getattr(lm, "hf_quantizer", None) is not None
-    if not is_there or is_quantized or not can_trim(lm):
+    if not is_there or is_quantized:
+        return
+    try:
+        _prepare(lm)
+    except Exception as error:  # of any kind: kernels for another device, say
+        if is_of_memory(error):
+            raise
+        logger.info("%s cannot be tried where it is: %s", type(lm).__name__, error)
+
+
+def _prepare(lm: PreTrainedModel) -> None:
+    if not can_trim(lm):
         return
     backbone, config = backbone_of(lm), lm.config.get_text_config(decoder=True)
+    layers = _layers(lm) or nn.ModuleList()
     attentions: list[nn.Module] = []
     if not any(getattr(config, name, None) for name in WINDOWS):
-        layers = _layers(lm) or []
         own = [part for layer in layers if (part := _child(layer, ATTENTIONS)) is not None]
         with in_eval_mode(backbone):
             attentions = without_masks(backbone, _few_tokens(lm), own)
-    hang_on(backbone, _attention_and_parts(lm)[1], attentions)
+    hang_on(backbone, _attention_and_parts(lm)[1], attentions, len(layers))
 
 
 def undo_for_graphs(lm: PreTrainedModel) -> None:

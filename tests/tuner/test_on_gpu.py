@@ -4,6 +4,7 @@ Skipped without one. Sizes are tiny; in float32 both sum in another order.
 """
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from laser_peft.training.datasets import PlacesCollator
 
 HAS_GPU = torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="needs a GPU of CUDA")]
-CLOSE = dict(rtol=1e-3, atol=2e-5)
+CLOSE = 2e-4  # of the largest number
 LAYOUTS = pytest.mark.parametrize("layout", ["prefix_first", "text_first"])
 VIEWS = pytest.mark.parametrize("item_vectors", ["collaborative", "fused"])
 
@@ -57,6 +58,12 @@ def of_beginnings():
     return PlacesCollator([7, 8])(examples)
 
 
+def assert_close(there, here, name=None):
+    here = here.detach()
+    limit = CLOSE * float(here.abs().max()) + 1e-9
+    torch.testing.assert_close(there.detach().cpu(), here, rtol=0, atol=limit, msg=name)
+
+
 def learnt(model, batch):
     """The loss, the user vectors and all gradients."""
     output = model(**batch)
@@ -74,11 +81,11 @@ def test_a_step_is_that_of_the_cpu(encoder_folder, layout, item_vectors, make):
     output, gradients = learnt(model, batch)
     output_there, gradients_there = learnt(there, on_gpu(batch))
     assert output_there.user_vectors.is_cuda
-    torch.testing.assert_close(output_there.loss.cpu(), output.loss, **CLOSE)
-    torch.testing.assert_close(output_there.user_vectors.cpu(), output.user_vectors, **CLOSE)
+    assert_close(output_there.loss, output.loss)
+    assert_close(output_there.user_vectors, output.user_vectors)
     assert gradients.keys() == gradients_there.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradients_there[name], gradient, **CLOSE, msg=name)
+        assert_close(gradients_there[name], gradient, name)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -100,11 +107,15 @@ def test_a_step_waits_for_nothing(encoder_folder, layout, item_vectors, family):
         optimizer.zero_grad()
 
     step()  # some things are tried once a model
-    torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("warn")
     try:
-        step()
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    # transformers waits once a call without a mask, to see whether positions begin anew.
+    assert [wait for wait in waits if "laser_peft" in wait.filename] == []
 
 
 @LAYOUTS
@@ -193,7 +204,8 @@ def test_the_whole_way(shop, lm_folder, tmp_path, options):
     run = tmp_path / "run"
     trained = run_command(*train_arguments(shop, lm_folder, run), *options)
     assert trained.exit_code == 0, trained.output
-    tested = run_command("evaluate", run)
+    log = shop / "interactions.csv.gz"
+    tested = run_command("evaluate", run / "recommender", "--interactions", log)
     assert tested.exit_code == 0, tested.output
     answers = []
     for device in ("cpu", "cuda"):

@@ -254,6 +254,28 @@ def test_attention_of_another_kind_keeps_its_mask(lm, encoder_folder):
     torch.testing.assert_close(actual, expected)
 
 
+def test_a_last_layer_that_came_later_runs_whole(llama, encoder_folder):
+    model = make_model(llama, encoder_folder)
+    llama.model.layers.append(copy.deepcopy(llama.model.layers[0]))
+    compiled = torch.compile(model, backend="eager")
+    expected, actual = (
+        call(**make_batch(), return_user_vectors=True).user_vectors for call in (model, compiled)
+    )
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_language_model_that_cannot_run_yet_gets_its_adapter(llama, encoder_folder):
+    def only_elsewhere(*args, **kwargs):
+        raise RuntimeError("this kernel is for another device")
+
+    handle = llama.model.layers[0].self_attn.register_forward_pre_hook(only_elsewhere)
+    model = make_model(llama, encoder_folder)
+    handle.remove()
+    assert hanging(llama) == []
+    model(**make_batch(), return_user_vectors=True)
+    assert can_trim(llama)
+
+
 def hanging(lm):
     """The hooks before the last layer's parts and all attentions, without those of others."""
     parts = trimming._attention_and_parts(lm)[1]
