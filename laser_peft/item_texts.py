@@ -92,6 +92,7 @@ def give_text_vectors(
     dim: int | None = None,
     *,
     events: Tensor | None = None,
+    whitening: Whitening | None = None,
 ) -> Whitening:
     """Gives an adapter the whitened text vectors of a catalogue, read with its bare LM.
 
@@ -103,6 +104,7 @@ def give_text_vectors(
         dim: directions kept, at most the adapter's ``item_text_dim`` X; the rest of the width is
             zero. None: X, or all V if there are fewer.
         events: ``(N,)`` int64, how often the encoder saw each item in its training. None: often.
+        whitening: by which they are mapped. None: one that is fitted to them.
 
     Returns:
         The whitening, by which the texts of further items are mapped.
@@ -125,7 +127,7 @@ def give_text_vectors(
         )
     texts = describe_items(catalogue, template)
     vectors, rows = lm_text_vectors(model, tokenizer, texts)
-    whitening = Whitening.fit(vectors, dim or width).padded(width)
+    whitening = whitening or Whitening.fit(vectors, dim or width).padded(width)
     model.set_item_text_vectors(whitening(vectors)[rows], events)
     return whitening
 

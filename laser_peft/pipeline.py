@@ -17,13 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedTokenizerBase,
     set_seed,
 )
 
@@ -32,16 +30,15 @@ from laser_peft.baselines import Encoder
 from laser_peft.collaborative import SASRecModel, check_encoder
 from laser_peft.comparison import evaluate, evaluate_encoder
 from laser_peft.data import Catalogue, LogReport, LogSource, PromptTemplate
-from laser_peft.data.sequences import training_events
 from laser_peft.estimates import Estimate, estimate_encoder_run, estimate_train_run
 from laser_peft.evaluation import Evaluation, compare
 from laser_peft.experiment import Experiment
 from laser_peft.full_disk import says_when_the_disk_is_full
 from laser_peft.history import HistoryFile
-from laser_peft.item_texts import Whitening, give_text_vectors
 from laser_peft.processes import by_one, of_one, refuse_shards
 from laser_peft.recommender import LaserRecommender, RecommenderConfig, RunFacts, prompt_limit
 from laser_peft.run_log import keeps_a_log, start_log
+from laser_peft.run_texts import give_run_texts
 from laser_peft.runs import (
     adds_seconds,
     check_output,
@@ -207,7 +204,14 @@ def train(
             set_seed(run.seed)
             llm = AutoModelForCausalLM.from_pretrained(run.llm, dtype=config.dtype)
             model = get_peft_model(llm, replace(adapter, collaborative_encoder=encoder))
-            whitening = _give_text_vectors(model, tokenizer, experiment, run)
+            whitening = give_run_texts(
+                model,
+                tokenizer,
+                experiment,
+                run.prompt,
+                output / "checkpoints" / "texts",
+                reads_items=config.reads_items,
+            )
             train_in_phases(
                 model,
                 experiment.split,
@@ -231,25 +235,6 @@ def train(
     recommender.facts = RunFacts(experiment.data, metrics)
     by_one(recommender.save_card, folder)
     return metrics
-
-
-def _give_text_vectors(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    experiment: Experiment,
-    run: TrainRun,
-) -> Whitening | None:
-    """Gives an adapter that scores items by their texts the text vectors; None to any other."""
-    adapter, catalogue = model.peft_config[model.active_adapter], experiment.catalogue
-    if adapter.item_vectors == "collaborative":
-        return None
-    counted = training_events(experiment.split.train_histories, len(catalogue))[1:]
-    events = torch.from_numpy(counted)
-    if run.laser.item_epochs_of(adapter.item_vectors):  # its own training fills the table first
-        empty = torch.zeros(len(catalogue), adapter.item_text_dim)
-        model.set_item_text_vectors(empty, events)
-        return None
-    return give_text_vectors(model, tokenizer, catalogue, run.prompt, events=events)
 
 
 def _start(

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from conftest import NUM_ITEMS, run_command, run_in_new_processes, train_arguments
+from safetensors.torch import load_file
 
 from laser_peft.data import Catalogue
+from laser_peft.item_texts import Whitening
 from laser_peft.recommender import LaserRecommender
 from laser_peft.training import RankingTrainer
 
@@ -89,6 +92,23 @@ def test_resuming_a_finished_run_changes_nothing(trained, shop, lm_folder, monke
     assert after["models"] == before["models"]
     for stage in ("sasrec", "laser"):
         assert after["seconds"][stage] == before["seconds"][stage]
+
+
+def test_a_run_that_goes_on_says_its_items_by_the_map_it_began_with(
+    trained, shop, lm_folder, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    before = load_file(run / "recommender" / "adapter_model.safetensors")
+    shutil.rmtree(run / "recommender")
+    (run / "metrics.json").unlink()
+    # Fitted again its directions may turn, by another rounding or another machine's.
+    monkeypatch.setattr(Whitening, "fit", None)
+    result = run_command(*train_arguments(shop, lm_folder, run), "--resume")
+    assert result.exit_code == 0, result.output
+    after = load_file(run / "recommender" / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_finished_run_is_resumed_from_another_directory(trained, shop, lm_folder, monkeypatch):

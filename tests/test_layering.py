@@ -47,6 +47,7 @@ ALLOWED = {
     "comparison": {"training", "evaluation", "judge", "baselines", "recommender"},
     "runs": {"processes", "whole", "wording"},
     "run_log": {"processes"},
+    "run_texts": {"data", "experiment", "item_texts", "processes", "recommender", "whole"},
     "history": {"whole"},
     "estimates": {
         *("data", "collaborative", "tuner", "evaluation", "training", "experiment", "runs"),
@@ -55,8 +56,8 @@ ALLOWED = {
     "pipeline": {
         *("data", "collaborative", "tuner", "evaluation", "training"),
         *("judge", "experiment", "recommender", "comparison", "runs", "baselines", "numbering"),
-        *("estimates", "run_log", "history", "processes"),
-        *("item_texts", "full_disk", "whole"),
+        *("estimates", "run_log", "run_texts", "history", "processes"),
+        *("full_disk", "whole"),
     },
     "cli": {
         *("data", "evaluation", "training", "judge", "experiment", "baselines"),
