@@ -22,6 +22,12 @@ from laser_peft.tuner.trimming import can_trim, only_at
 POSITIONS = torch.tensor([[0, 6], [5, 2], [6, 3]])
 
 
+@pytest.fixture(autouse=True)
+def _graphs_of_others_forgotten():
+    """Of one function so many graphs are kept, whichever models they are of."""
+    torch.compiler.reset()
+
+
 def read_at(lm, text, positions):
     states = backbone_of(lm)(inputs_embeds=text, use_cache=False).last_hidden_state
     return states.gather(1, positions[:, :, None].expand(-1, -1, states.size(-1)))
