@@ -190,9 +190,9 @@ def bare_loop(
 
 
 @contextmanager
-def plain_and_kept(model: PeftModel) -> Iterator[None]:
+def plain_and_kept(model: PeftModel, *, with_head: bool = True) -> Iterator[None]:
     """As our own epochs: the text reader stays as it is."""
-    with kept_as_it_is(model), written_plainly():
+    with kept_as_it_is(model), written_plainly(with_head=with_head):
         yield
 
 

@@ -23,18 +23,18 @@ of two bfloat16 matrices of 8,192 rows and columns in this process.
 import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
-from headline import NextItemText
+from headline import NextItemText, plain_and_kept
 from interleaved import Seconds, common_parser, finish, in_turns, start, timed
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from plainly import written_plainly
+from peft import LoraConfig, TaskType, get_peft_model
 from real_log import RealLog, add_log_options, grouped_batches
+from steps import floor_loss, recommendation_loss
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
@@ -183,17 +183,6 @@ def learning(
     return step
 
 
-def floor_loss(lm: PreTrainedModel, batch: Batch) -> Tensor:
-    """Runs the bare backbone over the texts; the sum of its states is a loss."""
-    embedded = lm.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
-    return lm.model(inputs_embeds=embedded, use_cache=False).last_hidden_state.sum()
-
-
-def model_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Calls a model that makes its own loss."""
-    return model(**batch).loss
-
-
 @dataclass
 class Users:
     """Some users of a log, and the batches that each way to learn makes of them.
@@ -218,33 +207,33 @@ class Users:
         drawn = np.random.default_rng(self.seed).permutation(len(every))[: self.count]
         self.examples = [every[place] for place in drawn.tolist()]
 
+    @cached_property
+    def prompts(self) -> list[Any]:
+        """Each user's last training item to learn from."""
+        limit = self.log.limits.max_items
+        return _all_of(PromptDataset(self.examples, self.log.prompts, max_items=limit))
+
+    @cached_property
     def one_target(self) -> list[Batch]:
-        """Returns batches grouped by length, each user's last training item to learn from."""
-        examples, limit = self.examples, self.log.limits.max_items
-        return self._grouped(
-            PromptDataset(examples, self.log.prompts, max_items=limit), PaddingCollator()
-        )
+        """Batches of :attr:`prompts` grouped by length."""
+        return self._grouped(self.prompts, PaddingCollator())
 
     def every_position(self) -> list[Batch]:
         """Returns batches grouped by length, every item that follows another to learn from."""
         histories = [np.append(each.history, each.target) for each in self.examples]
         limit = self.log.limits.max_items
         dataset = PlacesDataset(histories, self.log.prompts, max_items=limit)
-        return self._grouped(dataset, PlacesCollator(self.log.prompts.ending))
+        return self._grouped(_all_of(dataset), PlacesCollator(self.log.prompts.ending))
 
     def padded(self) -> list[Batch]:
-        """Returns random batches of one target."""
-        limit = self.log.limits.max_items
-        dataset = PromptDataset(self.examples, self.log.prompts, max_items=limit)
-        rows = [dataset[place] for place in range(len(dataset))]
-        return self._in_order(rows, PaddingCollator(), self.batch_size)
+        """Returns random batches of :attr:`prompts`."""
+        return self._in_order(self.prompts, PaddingCollator(), self.batch_size)
 
     def words(self) -> list[Batch]:
         """Returns random batches whose labels are the words of one next item."""
         return self._in_order(self.examples, NextItemText(self.log), self.peer_batch_size)
 
-    def _grouped(self, dataset: Any, collate: Callable[..., Batch]) -> list[Batch]:
-        rows = [dataset[place] for place in range(len(dataset))]
+    def _grouped(self, rows: Sequence[Any], collate: Callable[..., Batch]) -> list[Batch]:
         lengths = [len(row["input_ids"]) for row in rows]
         count = len(rows) // self.batch_size
         places = grouped_batches(lengths, self.batch_size, count, self.seed)
@@ -255,6 +244,10 @@ class Users:
         return [collate(rows[first : first + size]) for first in range(0, len(rows), size)]
 
 
+def _all_of(dataset: Any) -> list[Any]:
+    return [dataset[place] for place in range(len(dataset))]
+
+
 def peers(lm: PreTrainedModel, users: Users, device: torch.device) -> Iterator[tuple[str, Way]]:
     """Makes PEFT's way and the floor."""
     model = get_peft_model(
@@ -262,10 +255,10 @@ def peers(lm: PreTrainedModel, users: Users, device: torch.device) -> Iterator[t
     ).train()
     weights = linear_weights(lm.model)
     head = lm.get_output_embeddings().weight.numel()
-    step = learning(model, partial(model_loss, model), device)
+    step = learning(model, partial(recommendation_loss, model), device)
     yield LORA, Way(step, users.words(), weights + head)
-    step = learning(lm, partial(floor_loss, lm), device)
-    yield FLOOR, Way(step, users.one_target(), weights)
+    step = learning(lm, lambda batch: floor_loss(lm, batch["input_ids"]), device)
+    yield FLOOR, Way(step, users.one_target, weights)
 
 
 def ours(lm: PreTrainedModel, users: Users, device: torch.device) -> Iterator[tuple[str, Way]]:
@@ -274,22 +267,15 @@ def ours(lm: PreTrainedModel, users: Users, device: torch.device) -> Iterator[tu
     virtual = users.log.prefix_tokens + 1
     for layout in ("prefix_first", "text_first"):
         model = users.log.adapt(sharing_weights(lm), layout=layout, item_vectors="fused")
-        step = learning(model, partial(model_loss, model), device)
+        step = learning(model, partial(recommendation_loss, model), device)
         kept = partial(kept_as_it_is, model)
         if layout == "prefix_first":
-            yield PREFIX_FIRST, Way(step, users.one_target(), weights, virtual, True, kept)
-            plain = partial(plain_and_kept, model)
+            yield PREFIX_FIRST, Way(step, users.one_target, weights, virtual, True, kept)
+            plain = partial(plain_and_kept, model, with_head=False)
             yield PADDED, Way(step, users.padded(), weights, virtual, True, plain)
         else:
-            yield TEXT_FIRST, Way(step, users.one_target(), weights, virtual, False, kept)
+            yield TEXT_FIRST, Way(step, users.one_target, weights, virtual, False, kept)
             yield EVERY, Way(step, users.every_position(), weights, virtual, False, kept)
-
-
-@contextmanager
-def plain_and_kept(model: PeftModel) -> Iterator[None]:
-    """As the other ways of ours: the text reader stays as it is."""
-    with kept_as_it_is(model), written_plainly(with_head=False):
-        yield
 
 
 def ceiling(device: torch.device, size: int) -> float:

@@ -180,6 +180,12 @@ def check_length(
         )
 
 
+def some_tokens(lm: PreTrainedModel, count: int) -> Tensor:
+    """Embeds ``count`` tokens to try something with, ``(count, D)`` float."""
+    embeddings = lm.get_input_embeddings()
+    return embeddings(torch.arange(count, device=device_of(embeddings)) % embeddings.num_embeddings)
+
+
 @torch.no_grad()
 def embedding_scale(lm: PreTrainedModel, sample: int = 1024) -> float:
     """Measures the standard deviation of the LM's token embeddings, as they enter its layers."""

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
-from .base_model import WINDOWS, backbone_of
+from .base_model import WINDOWS, backbone_of, some_tokens
 from .devices import device_of
 from .joining import read
 from .trimming import only_at
@@ -144,11 +144,10 @@ def _sizes_of_masks(backbone: nn.Module) -> Iterator[int]:
 @torch.no_grad()
 def _reads_alike(lm: PreTrainedModel) -> bool:
     """Reads two beginnings of a text both ways."""
-    embeddings, backbone = lm.get_input_embeddings(), backbone_of(lm)
-    ids = torch.arange(10, device=device_of(embeddings)) % embeddings.num_embeddings
-    text, tokens = embeddings(ids).split([6, 4])
+    backbone = backbone_of(lm)
+    text, tokens = some_tokens(lm, 10).split([6, 4])
     tokens = tokens.unflatten(0, (2, 2))
-    lengths = ids.new_tensor([3, 6])
+    lengths = torch.tensor([3, 6], device=text.device)
     with in_eval_mode(backbone), torch.autocast(text.device.type, enabled=False):
         alone = torch.cat(
             [

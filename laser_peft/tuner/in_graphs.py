@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .joining import read
+from .joining import read, spread
 
 NAME = "_laser_in_graphs"
 
@@ -65,9 +65,7 @@ class GraphHooks:
     def _scatter(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if self._positions is None:
             return None
-        places = self._positions.to(output.device)[:, :, None].expand_as(output)
-        whole = output.new_zeros(len(output), self._length, output.size(-1))
-        return whole.scatter(1, places, output)
+        return spread(output, self._positions, self._length)
 
     def _without_mask(
         self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -114,3 +114,19 @@ def read(states: Tensor, positions: Tensor) -> Tensor:
     """
     positions = positions.to(states.device)
     return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.size(-1)))
+
+
+def spread(states: Tensor, positions: Tensor, length: int) -> Tensor:
+    """Puts states at the given positions among zeros, from where :func:`read` picks them.
+
+    Args:
+        states: ``(B, S, D)`` float.
+        positions: ``(B, S)`` int64 in ``0..X-1``, different in a row.
+        length: X.
+
+    Returns:
+        ``(B, X, D)`` float.
+    """
+    whole = states.new_zeros(len(states), length, states.size(-1))
+    places = positions.to(states.device).unsqueeze(-1).expand_as(states)
+    return whole.scatter(1, places, states)

@@ -22,11 +22,10 @@ from transformers import PreTrainedModel
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.out_of_memory import is_of_memory
 
-from .base_model import WINDOWS, backbone_of
-from .devices import device_of
+from .base_model import WINDOWS, backbone_of, some_tokens
 from .few_queries import FewQueries
 from .in_graphs import hang_on, reads_only, take_off, without_masks
-from .joining import read
+from .joining import read, spread
 from .trying import has_compiled_parts, reads_alike, runs_layers_again
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def _prepare(lm: PreTrainedModel) -> None:
     if not any(getattr(config, name, None) for name in WINDOWS):
         own = [part for layer in layers if (part := _child(layer, ATTENTIONS)) is not None]
         with in_eval_mode(backbone):
-            attentions = without_masks(backbone, _few_tokens(lm), own)
+            attentions = without_masks(backbone, some_tokens(lm, 12).unflatten(0, (2, 6)), own)
     hang_on(backbone, _attention_and_parts(lm)[1], attentions, len(layers))
 
 
@@ -127,13 +126,6 @@ def _last_layer(lm: PreTrainedModel) -> nn.Module | None:
 def _layers(lm: PreTrainedModel) -> nn.ModuleList | None:
     stacks = [part for part in backbone_of(lm).children() if isinstance(part, nn.ModuleList)]
     return stacks[0] if len(stacks) == 1 else None
-
-
-def _few_tokens(lm: PreTrainedModel) -> Tensor:
-    """Embeds a few tokens to try something with, ``(2, 6, D)`` float."""
-    embeddings = lm.get_input_embeddings()
-    ids = torch.arange(12, device=device_of(embeddings)) % embeddings.num_embeddings
-    return embeddings(ids).unflatten(0, (2, 6))
 
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
@@ -185,9 +177,7 @@ def _at(part: nn.Module, positions: Tensor) -> Iterator[None]:
     def scatter(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
-        whole = output.new_zeros(len(output), sizes.pop(), output.size(-1))
-        places = positions.to(output.device)[:, :, None].expand_as(output)
-        return whole.scatter(1, places, output)
+        return spread(output, positions, sizes.pop())
 
     with ExitStack() as hooks:
         hooks.callback(part.register_forward_pre_hook(gather).remove)
@@ -200,7 +190,7 @@ def _states_stay(lm: PreTrainedModel) -> bool:
     """Reads a few tokens both ways."""
     if not _attention_and_parts(lm)[1]:
         return False
-    backbone, text = backbone_of(lm), _few_tokens(lm)
+    backbone, text = backbone_of(lm), some_tokens(lm, 12).unflatten(0, (2, 6))
     positions = torch.tensor([[1, 5], [3, 4]], device=text.device)
 
     def states() -> Tensor:

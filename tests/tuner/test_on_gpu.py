@@ -29,10 +29,8 @@ def on_gpu(batch):
     return {name: values.cuda() for name, values in batch.items()}
 
 
-def adapted(encoder_folder, layout, item_vectors, family="llama", **fields):
-    model = make_model(
-        make_lm(family), encoder_folder, layout=layout, item_vectors=item_vectors, **fields
-    )
+def adapted(encoder_folder, layout, item_vectors, family="llama"):
+    model = make_model(make_lm(family), encoder_folder, layout=layout, item_vectors=item_vectors)
     if item_vectors == "fused":
         width = model.peft_config["default"].item_text_dim
         events = torch.arange(NUM_ITEMS)
@@ -167,8 +165,6 @@ def test_recommendations_are_those_of_the_cpu(
 ):
     fields = dict(item_vectors=item_vectors, layout="text_first")
     here = make_recommender(lm_folder, encoder_folder, shop, tokenizer, **fields)
-    there = make_recommender(lm_folder, encoder_folder, shop, tokenizer, **fields)
-    # What the two make of the items' texts differs in the last digits, as the processors do.
     there = LaserRecommender(
         copy.deepcopy(here.model).cuda(),
         tokenizer,
