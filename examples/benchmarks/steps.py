@@ -1,7 +1,7 @@
 r"""Times one training step of Bi-Tuning beside its floor and beside what PEFT users do today.
 
     python examples/benchmarks/steps.py --size 25m
-    python examples/benchmarks/steps.py --size 5m --dtype bfloat16 --compiled
+    python examples/benchmarks/steps.py --size 5m --dtype bfloat16 --compiled sdpa eager
 
 The floor is what no method that tunes what comes before the text can go below without changing the
 language model: its frozen backbone, forward and backward to the embedded tokens, no vocabulary
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser_peft import BiTuningConfig
+from laser_peft.tuner import TextMemory
 
 FLOOR, PROMPT_TUNING = "floor: frozen backbone", "PEFT prompt tuning"
 PREFIX_TOKENS = BiTuningConfig().num_prefix_tokens
@@ -109,6 +110,19 @@ def recommendation_loss(model: nn.Module, batch: Batch) -> Tensor:
     return model(**batch).loss
 
 
+def kept_loss(model: nn.Module, batch: Batch, memories: Sequence[TextMemory]) -> Tensor:
+    """Calls an adapter of ours for users whose texts were read before."""
+    return model(text_memory=memories, history=batch["history"], labels=batch["labels"]).loss
+
+
+@torch.no_grad()
+def remember(model: nn.Module, batch: Batch) -> list[TextMemory]:
+    """Reads each user's text once."""
+    memories = [TextMemory() for _ in batch["input_ids"]]
+    model(text_memory=memories, **{name: batch[name] for name in batch if name != "labels"})
+    return memories
+
+
 def peers(
     make_lm: Callable[[torch.dtype], PreTrainedModel], batch: Batch, dtype: torch.dtype
 ) -> Iterator[tuple[str, Step]]:
@@ -135,17 +149,23 @@ def ours(
     batch: Batch,
     num_items: int,
     dtype: torch.dtype,
-    compiled: bool,
+    compiled: Sequence[str],
 ) -> Iterator[tuple[str, Step]]:
-    """Makes our steps, in either layout."""
+    """Makes our steps, in either layout; compiled with each of these attentions."""
     for layout in ("prefix_first", "text_first"):
         model = random_adapter(make_lm(dtype), num_items, layout=layout)
         name = f"ours, {layout.replace('_', ' ')}"
         yield name, Step(model, partial(recommendation_loss, model, batch), dtype)
-        if compiled:
+        if layout == "text_first":
+            keeps = partial(kept_loss, model, batch, remember(model, batch))
+            yield f"{name}, texts kept", Step(model, keeps, dtype)
+        for attention in compiled:
+            lm = make_lm(dtype)
+            lm.set_attn_implementation(attention)
+            model = random_adapter(lm, num_items, layout=layout)
             graph: Any = torch.compile(model, dynamic=True)
             run = partial(recommendation_loss, graph, batch)
-            yield f"{name}, compiled", Step(model, run, dtype)
+            yield f"{name}, compiled, {attention}", Step(model, run, dtype)
 
 
 def steps_of(arguments: argparse.Namespace) -> tuple[dict[str, Step], Batch]:
@@ -185,7 +205,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=256, help="of each text")
     parser.add_argument("--ragged", action="store_true", help="draw the lengths of texts")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile too")
+    parser.add_argument(
+        "--compiled",
+        nargs="*",
+        choices=("sdpa", "eager"),
+        default=(),
+        metavar="ATTENTION",
+        help="with torch.compile too, and with which attn_implementation",
+    )
     return parser.parse_args(argv)
 
 

@@ -309,6 +309,44 @@ class LaserRecommender:
         """
         return Session(self, history)
 
+    def recommend_sessions(
+        self,
+        sessions: Iterable[Session],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[list[Recommendation]]:
+        """Recommends for several sessions, whose new events are read together.
+
+        Args:
+            sessions: made by :meth:`session`; one that is there twice is read once.
+            k: as the others, what :meth:`recommend` takes.
+            exclude_seen: see there.
+            allow: see there.
+            deny: see there.
+            batch_size: users at a time.
+
+        Returns:
+            A list a session, in their order.
+
+        Raises:
+            TypeError: if something else stands among the sessions.
+            ValueError: for the session of another recommender, and as :meth:`recommend` does.
+        """
+        check_at_least_one(batch_size=batch_size)
+        shelf = self.shelf(k, allow=allow, deny=deny)
+        asked = list(sessions)
+        once = list(dict.fromkeys(asked))
+        if not once:
+            return []
+        users, histories = Session.read(self, once, batch_size=batch_size)
+        found = self.best(users, shelf, k, histories if exclude_seen else None)
+        of_session = dict(zip(once, found, strict=True))
+        return [of_session[session] for session in asked]
+
     def score(
         self,
         histories: Sequence[Any],

@@ -1,16 +1,18 @@
-"""One user who goes on: each new event is read behind what was read before."""
+"""Users who go on: each new event is read behind what was read before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from laser_peft.tuner import TextMemory
+from laser_peft.wording import shortly
 
 from .requests import dense_history, refuse_sets
-from .users import user_vector_after
+from .users import user_vectors_after
 
 if TYPE_CHECKING:
     from .recommender import LaserRecommender, Recommendation
@@ -62,14 +64,45 @@ class Session:
         deny: Iterable[str] | None = None,
     ) -> list[Recommendation]:
         """Recommends the k items most likely to come next; see ``LaserRecommender.recommend``."""
-        recommender = self._recommender
-        shelf = recommender.shelf(k, allow=allow, deny=deny)
-        user = user_vector_after(
+        return self._recommender.recommend_sessions(
+            [self], k, exclude_seen=exclude_seen, allow=allow, deny=deny
+        )[0]
+
+    @staticmethod
+    def read(
+        recommender: LaserRecommender, sessions: Sequence[Session], *, batch_size: int
+    ) -> tuple[Tensor, list[np.ndarray]]:
+        """Reads users who go on together.
+
+        Args:
+            recommender: of them all.
+            sessions: different ones, at least one.
+            batch_size: users at a time.
+
+        Returns:
+            ``(B, R)`` float user vectors, and the dense ids of each history.
+
+        Raises:
+            TypeError: if something else stands among the sessions.
+            ValueError: if a session is of another recommender.
+        """
+        for place, session in enumerate(sessions):
+            if not isinstance(session, Session):
+                raise TypeError(
+                    "sessions come from LaserRecommender.session; got at place "
+                    f"{place} {shortly(session)}"
+                )
+            if session._recommender is not recommender:
+                raise ValueError(
+                    f"the session at place {place} is of another recommender; ask that one"
+                )
+        histories = [session._history for session in sessions]
+        users = user_vectors_after(
             recommender.model,
             recommender.prompts,
-            self._history,
-            self._memory,
+            histories,
+            [session._memory for session in sessions],
             max_items=recommender.config.max_items,
+            batch_size=batch_size,
         )
-        left_out = [self._history] if exclude_seen else None
-        return recommender.best(user, shelf, k, left_out)[0]
+        return users, histories

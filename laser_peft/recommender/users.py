@@ -55,46 +55,64 @@ def user_vectors(
     lengths = [len(example["input_ids"]) for example in examples]
     cut = list(portions(lengths, most_rows=batch_size))
     read = [_read(model, PaddingCollator()([examples[row] for row in rows])) for rows in cut]
-    order = [row for rows in cut for row in rows]
-    return torch.cat(read)[torch.tensor(order, device=read[0].device).argsort()]
+    return _in_order(read, cut)
 
 
 @torch.inference_mode()
-def user_vector_after(
+def user_vectors_after(
     model: PeftModel,
     prompts: PromptBuilder,
-    history: np.ndarray,
-    memory: TextMemory,
+    histories: Sequence[np.ndarray],
+    memories: Sequence[TextMemory],
     *,
     max_items: int,
+    batch_size: int,
 ) -> Tensor:
-    """Reads one user; of the prompt only what is not remembered.
+    """Reads users; of their prompts only what is not remembered.
 
     Args:
         model: as :func:`user_vectors` takes it and what follows.
         prompts: says histories in tokens.
-        history: dense ids, oldest first; may be empty.
-        memory: of this user's prompts so far, which then holds this one; it begins anew where
-            the prompt does, as when it has lost its oldest items.
+        histories: for each user dense ids, oldest first; may be empty. At least one user.
+        memories: of each user's prompts so far, which then hold these; one begins anew where the
+            prompt does, as when it has lost its oldest items.
         max_items: how many of the newest the collaborative encoder reads.
+        batch_size: users at a time, those together who have like many tokens to read.
 
     Returns:
-        ``(1, R)`` float.
+        ``(B, R)`` float.
     """
-    tokens = prompts.with_places(history)[0]
+    examples: list[dict[str, Any]] = [
+        {
+            "input_ids": _not_remembered(memory, prompts.with_places(history)[0]),
+            "history": history[-max_items:],
+        }
+        for history, memory in zip(histories, memories, strict=True)
+    ]
+    ending = torch.tensor(prompts.ending, dtype=torch.int64)
+    lengths = [len(example["input_ids"]) for example in examples]
+    cut = list(portions(lengths, most_rows=batch_size))
+    read = []
+    for rows in cut:
+        batch = PaddingCollator()([examples[row] for row in rows]) | {"ending_ids": ending}
+        read.append(_read(model, batch, text_memory=[memories[row] for row in rows]))
+    return _in_order(read, cut)
+
+
+def _not_remembered(memory: TextMemory, tokens: list[int]) -> list[int]:
     known = [] if memory.ids is None else memory.ids[0].tolist()
     if known != tokens[: len(known)]:
         memory.forget()
         known = []
-    batch = PaddingCollator()(
-        [{"input_ids": tokens[len(known) :], "history": history[-max_items:]}]
-    )
-    del batch["attention_mask"]
-    ending = torch.tensor(prompts.ending, dtype=torch.int64)
-    return _read(model, batch | {"ending_ids": ending}, text_memory=memory)
+    return tokens[len(known) :]
 
 
-def _read(model: PeftModel, batch: dict[str, Tensor], **others: TextMemory) -> Tensor:
+def _in_order(read: Sequence[Tensor], cut: Sequence[Sequence[int]]) -> Tensor:
+    order = [row for rows in cut for row in rows]
+    return torch.cat(list(read))[torch.tensor(order, device=read[0].device).argsort()]
+
+
+def _read(model: PeftModel, batch: dict[str, Tensor], **others: list[TextMemory]) -> Tensor:
     _check_tokens(model, batch["input_ids"])
     batch = {name: values.to(model.device) for name, values in batch.items()}
     with in_eval_mode(model), says_what_to_lower("reading a batch of users", LOWER):

@@ -3,12 +3,13 @@
 Axes: B texts, T text tokens, E tokens of an ending, n users, N items in the catalogue.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .text_memory import TextMemory
+from .text_memory import TextMemory, extended
 
 # What says whose history it is, in a recommendation and in a text.
 HISTORY_ARGUMENTS = ("history", "history_mask", "history_states")
@@ -49,7 +50,7 @@ class RecommendationInputs(NamedTuple):
     text_rows: Tensor | None = None
     text_lengths: Tensor | None = None
     ending_ids: Tensor | None = None
-    text_memory: TextMemory | None = None
+    text_memory: TextMemory | Sequence[TextMemory] | None = None
     item_vectors: Tensor | None = None
     labels: Tensor | None = None
     negatives: Tensor | None = None
@@ -98,19 +99,31 @@ class RecommendationInputs(NamedTuple):
         Raises:
             ValueError: if the text comes in a way that a memory has no room for.
         """
-        memory = self.text_memory
-        if memory is None:
+        if self.text_memory is None:
             return self
-        others = ("attention_mask", "inputs_embeds", "text_rows", "text_lengths")
-        beside = [name for name in others if getattr(self, name) is not None]
+        beside = [
+            name
+            for name in ("inputs_embeds", "text_rows", "text_lengths")
+            if getattr(self, name) is not None
+        ]
         if beside:
             raise ValueError(
-                f"text_memory does not go with {beside[0]}: it continues one user's text by "
-                "input_ids alone, without padding"
+                f"text_memory does not go with {beside[0]}: it continues each user's text by "
+                "input_ids"
             )
-        ids = memory.extended(self.input_ids)
-        row = ids.new_zeros(1)
-        return self._replace(input_ids=ids, text_rows=row, text_lengths=row + ids.size(1))
+        ids, is_real = extended(self.memories, self.input_ids, self.attention_mask)
+        rows = torch.arange(len(ids), device=ids.device)
+        return self._replace(
+            input_ids=ids, attention_mask=is_real, text_rows=rows, text_lengths=is_real.sum(1)
+        )
+
+    @property
+    def memories(self) -> list[TextMemory]:
+        """What is remembered of each user's text; empty where nothing is to be."""
+        one_or_many = self.text_memory
+        if one_or_many is None:
+            return []
+        return [one_or_many] if isinstance(one_or_many, TextMemory) else list(one_or_many)
 
     @property
     def beginnings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

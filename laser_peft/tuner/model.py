@@ -72,9 +72,9 @@ class BiTuningModel(BaseTuner):
                 * ``text_rows (n,)`` and ``text_lengths (n,)`` int64, for n users who share texts,
                   as one shopper at n times does: the row of the text that each is told in, and how
                   many of its real tokens, the first ones. Histories and labels are then n.
-                * ``text_memory``, a :class:`TextMemory` of one user's text, in place of its part
-                  that an earlier call has read; ``input_ids (1, T)`` are what follows, and join
-                  it.
+                * ``text_memory``, a :class:`TextMemory` of one user's text, or a list of B of
+                  them, in place of what an earlier call has read; ``input_ids (B, T)`` are what
+                  follows, and join it.
                 * ``ending_ids (E,)`` int64, with one of these: tokens that follow each such
                   beginning, or all that is remembered.
                 * ``item_vectors (N, R)`` float, the catalogue, in place of the adapter's.

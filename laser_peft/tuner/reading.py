@@ -4,7 +4,7 @@ Axes: B texts, T text tokens, E tokens of an ending, n users (B unless they shar
 tokens, S suffix tokens, D width of the LM's embeddings, H width of its last hidden states.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
 from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
-from .text_memory import TextMemory
+from .text_memory import TextMemory, states_after
 from .trimming import only_at
 
 
@@ -85,7 +85,7 @@ def user_states(
     active: ActiveAdapter,
     texts: UserTexts,
     prefix: Tensor,
-    memory: TextMemory | None = None,
+    memories: Sequence[TextMemory] = (),
 ) -> Tensor:
     """Reads each user.
 
@@ -95,7 +95,7 @@ def user_states(
         active: the adapter.
         texts: what the users are told in.
         prefix: ``(n, P, D)`` float.
-        memory: of the one text, which one user is told in whole.
+        memories: of the texts, which one user each is told in whole; none: nothing is kept.
 
     Returns:
         ``(n, S, H)`` float, the states that the user is read from.
@@ -113,7 +113,7 @@ def user_states(
     may_share = not texts.embedded.requires_grad
     if may_share and (torch.is_grad_enabled() or texts.rows is not None):
         if shares_texts(lm, active.config, num_tokens, num_ending, texts.most_users_of_one):
-            return _after_shared_texts(lm, texts, prefix, suffix, memory)
+            return _after_shared_texts(lm, texts, prefix, suffix, memories)
     texts = texts.one_each(lm)
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
@@ -172,7 +172,7 @@ def _after_shared_texts(
     texts: UserTexts,
     prefix: Tensor,
     suffix: Tensor,
-    memory: TextMemory | None,
+    memories: Sequence[TextMemory],
 ) -> Tensor:
     """Reads each text once, without gradients, and each user's tokens behind it."""
     text, num_users = texts.embedded, texts.num_users
@@ -185,8 +185,9 @@ def _after_shared_texts(
         ending = embed(lm, texts.ending[None], None).to(text)
         parts.insert(0, ending.expand(num_users, -1, -1))
     behind = torch.cat(parts, 1)
-    if memory is not None:
-        return memory.states_after(lm, text, behind, num_read=len(suffix))
+    if memories:
+        known = [int(length) for length in lengths]
+        return states_after(lm, memories, text, known, behind, num_read=len(suffix))
     packed = pack(text, texts.is_real).inputs_embeds
     num_read = len(suffix)
     return read_beginnings(lm, packed, rows, lengths, behind, num_read=num_read, one_each=one_each)

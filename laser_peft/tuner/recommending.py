@@ -22,6 +22,7 @@ from .inputs import RecommendationInputs
 from .layer import ActiveAdapter
 from .output import BiTuningOutput
 from .reading import UserTexts, user_states
+from .text_memory import keep_ids
 
 
 def recommend(
@@ -61,9 +62,7 @@ def recommend(
     condensed = None
     if active.counts_correction:
         condensed = adapter.prefix_for(states, states_mask)
-        read = user_states(call, lm, active, texts, condensed.prefix, inputs.text_memory)
-        if inputs.text_memory is not None:
-            inputs.text_memory.ids = inputs.input_ids
+        read = user_states(call, lm, active, texts, condensed.prefix, inputs.memories)
         learned = adapter.head(read).to(text.device)
     else:
         learned = states.new_zeros(texts.num_users, adapter.items.text_dim)
@@ -99,9 +98,11 @@ def recommend(
             if aux_loss is not None:
                 loss = loss + config.router_balance_weight * aux_loss
             if queries is not None and inputs.history is not None:
-                texts = adapter.items.of_text()
-                reading = reading_loss(*queries, inputs.history, texts, negatives)
+                item_texts = adapter.items.of_text()
+                reading = reading_loss(*queries, inputs.history, item_texts, negatives)
                 loss = loss + reading
+    if inputs.memories and inputs.input_ids is not None:
+        keep_ids(inputs.memories, inputs.input_ids, texts.is_real)
     output = BiTuningOutput(
         loss=loss,
         user_vectors=user_vectors,

@@ -1,9 +1,11 @@
-"""What a language model remembers of one user's text, so that it need not be read again.
+"""What a language model remembers of users' texts, so that they need not be read again.
 
-Axes: T tokens read so far, t that follow them.
+Axes: B users, C tokens remembered, T tokens read when all new ones are, t new ones, V virtual
+tokens behind them, the last S of which are read, D width of the LM's embeddings, H width of its
+last hidden states.
 """
 
-import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,65 +28,205 @@ class TextMemory:
 
     def __init__(self) -> None:
         self.ids: Tensor | None = None  # (1, T) int64
-        self._cache: DynamicCache | None = None
+        # Of each layer keys and values, (1, heads, C, width). They may end before the ids do, and
+        # after them where a call has failed.
+        self.layers: list[tuple[Tensor, Tensor]] = []
 
     @property
     def num_tokens(self) -> int:
         """How many tokens T it holds."""
         return 0 if self.ids is None else self.ids.size(1)
 
+    @property
+    def num_read(self) -> int:
+        """How many of these tokens C there are keys and values of."""
+        return min(self.layers[0][0].size(2), self.num_tokens) if self.layers else 0
+
     def forget(self) -> None:
         """Empties it."""
-        self.ids = self._cache = None
+        self.ids, self.layers = None, []
 
-    def extended(self, input_ids: Tensor | None) -> Tensor:
-        """Returns its tokens and ``(1, t)`` further ones, ``(1, T + t)``; keeps nothing yet.
 
-        Raises:
-            ValueError: if they are of another shape, or there is no token at all.
-        """
-        if input_ids is not None and (input_ids.ndim != 2 or len(input_ids) != 1):
-            raise ValueError(
-                "a text_memory is of one user, whose further tokens input_ids must have the shape "
-                f"(1, T), got {tuple(input_ids.shape)}"
-            )
-        given = [ids for ids in (self.ids, input_ids) if ids is not None]
+def extended(
+    memories: Sequence[TextMemory], input_ids: Tensor | None, attention_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Puts new tokens behind those that are remembered; keeps nothing yet.
+
+    Args:
+        memories: one a user, no two the same.
+        input_ids: ``(B, t)`` int64. None: nothing is new.
+        attention_mask: ``(B, t)``, nonzero where one is real. None: all are.
+
+    Returns:
+        ``(B, T)`` int64 tokens of the texts, followed by zeros, and ``(B, T)`` bool, which are
+        tokens.
+
+    Raises:
+        ValueError: if they are of other shapes, a memory is there twice, there is none, or one
+            is empty and there are no ``input_ids``.
+    """
+    if not memories:
+        raise ValueError("text_memory must be of at least one user, got an empty list")
+    if len({id(memory) for memory in memories}) < len(memories):
+        raise ValueError("a text_memory is of one user; the same one was given for several")
+    if input_ids is not None and (input_ids.ndim != 2 or len(input_ids) != len(memories)):
+        raise ValueError(
+            f"{len(memories)} text_memory need input_ids of the shape ({len(memories)}, T), a "
+            f"user's further tokens each, got {tuple(input_ids.shape)}"
+        )
+    if attention_mask is not None and (
+        input_ids is None or attention_mask.shape != input_ids.shape
+    ):
+        wanted = "no attention_mask" if input_ids is None else f"{tuple(input_ids.shape)}"
+        raise ValueError(
+            "attention_mask says which input_ids are real and has their shape: expected "
+            f"{wanted}, got {tuple(attention_mask.shape)}"
+        )
+    texts = []
+    for row, memory in enumerate(memories):
+        given = [] if memory.ids is None else [memory.ids[0]]
+        if input_ids is not None:
+            new = input_ids[row]
+            given.append(new if attention_mask is None else new[attention_mask[row].bool()])
         if not given:
             raise ValueError("text_memory is empty and there are no input_ids; give some")
-        return torch.cat([ids.to(given[-1].device) for ids in given], 1)
-
-    def states_after(
-        self, lm: PreTrainedModel, text: Tensor, tokens: Tensor, *, num_read: int
-    ) -> Tensor:
-        """Reads virtual tokens after the text, of which only what is new is read.
-
-        Args:
-            lm: a language model that ``can_share`` is True for.
-            text: ``(1, T + t, D)`` float, the embedded tokens of :meth:`extended`.
-            tokens: ``(1, V, D)`` float.
-            num_read: S, how many of these are wanted, the last ones.
-
-        Returns:
-            ``(1, S, H)`` float states.
-        """
-        # Plain layers, which keep every token: can_share has seen to it that windows are wider.
-        cache = DynamicCache() if self._cache is None else _branch(self._cache)
-        new = torch.cat([text[:, cache.get_seq_length() :], tokens.to(text)], 1)
-        backbone = backbone_of(lm)
-        wanted = torch.arange(new.size(1) - num_read, new.size(1), device=new.device)[None]
-        with only_at(lm, wanted):
-            output = backbone(
-                inputs_embeds=new, past_key_values=cache, use_cache=True, return_dict=True
-            )
-        for layer in cache.layers:
-            layer.keys = layer.keys[..., : text.size(1), :].detach()
-            layer.values = layer.values[..., : text.size(1), :].detach()
-        self._cache = cache
-        return read(output.last_hidden_state, wanted)
+        texts.append(torch.cat([ids.to(given[-1].device) for ids in given]))
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    lengths = torch.tensor([len(text) for text in texts], device=ids.device)
+    return ids, torch.arange(ids.size(1), device=ids.device) < lengths[:, None]
 
 
-def _branch(cache: DynamicCache) -> DynamicCache:
-    """Copies what may grow without the other: new keys replace a layer's old ones."""
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    return branch
+def keep_ids(memories: Sequence[TextMemory], ids: Tensor, is_real: Tensor) -> None:
+    """Remembers what :func:`extended` returned, now that it has been read."""
+    for memory, row, real in zip(memories, ids, is_real, strict=True):
+        memory.ids = row[real][None]
+
+
+def states_after(
+    lm: PreTrainedModel,
+    memories: Sequence[TextMemory],
+    text: Tensor,
+    lengths: Sequence[int],
+    tokens: Tensor,
+    *,
+    num_read: int,
+) -> Tensor:
+    """Reads virtual tokens after texts, of which only what is new is read, and remembered.
+
+    Args:
+        lm: a language model that ``can_share`` is True for.
+        memories: one a user.
+        text: ``(B, T, D)`` float, the embedded tokens of :func:`extended`.
+        lengths: of each user's text, in tokens.
+        tokens: ``(B, V, D)`` float.
+        num_read: S, how many of these are wanted, the last ones.
+
+    Returns:
+        ``(B, S, H)`` float states.
+    """
+    known = [memory.num_read for memory in memories]
+    new = [length - start for length, start in zip(lengths, known, strict=True)]
+    most_known, most_new = max(known), max(new)
+    starts = torch.tensor(known, device=text.device)
+    places = (starts[:, None] + torch.arange(most_new, device=text.device)).clamp(
+        max=text.size(1) - 1
+    )
+    own = torch.cat([read(text, places), tokens.to(text)], 1)
+    cache = _joined(memories, most_known)
+    length = own.size(1)
+    wanted = torch.arange(length - num_read, length, device=text.device).expand(len(own), -1)
+    ragged = {}
+    if len(set(known)) > 1 or len(set(new)) > 1:  # without pads no mask is needed
+        ragged = _among_pads(
+            starts, torch.tensor(lengths, device=text.device), own, most_new, most_known
+        )
+    with only_at(lm, wanted):
+        output = backbone_of(lm)(
+            inputs_embeds=own, past_key_values=cache, use_cache=True, return_dict=True, **ragged
+        )
+    if most_new:
+        _keep(memories, cache, known, new, most_known)
+    return read(output.last_hidden_state, wanted)
+
+
+def _joined(memories: Sequence[TextMemory], most_known: int) -> DynamicCache:
+    """Gives what all remember as one memory of a batch; where one ends, zeros follow."""
+    # Plain layers, which keep every token: can_share has seen to it that windows are wider.
+    cache = DynamicCache()
+    counts = [memory.num_read for memory in memories]
+    of_first = memories[counts.index(most_known)].layers if most_known else []
+    for number, pair in enumerate(of_first):
+        of_users = [memory.layers[number] if memory.num_read else pair for memory in memories]
+        keys, values = (
+            _stacked(tensors, counts, most_known) for tensors in zip(*of_users, strict=True)
+        )
+        cache.update(keys[:, :, :0], values[:, :, :0], number)  # which makes the layer
+        cache.layers[number].keys, cache.layers[number].values = keys, values
+    return cache
+
+
+def _stacked(tensors: Sequence[Tensor], counts: Sequence[int], most_known: int) -> Tensor:
+    """Stacks ``(1, heads, _, width)`` tensors, of each so many positions, and zeros behind."""
+    if len(tensors) == 1:
+        return tensors[0][:, :, :most_known]
+    like = tensors[0]
+    stacked = like.new_zeros(len(tensors), like.size(1), most_known, like.size(3))
+    for row, (tensor, count) in enumerate(zip(tensors, counts, strict=True)):
+        stacked[row, :, :count] = tensor[0, :, :count]
+    return stacked
+
+
+def _among_pads(
+    known: Tensor, lengths: Tensor, own: Tensor, most_new: int, most_known: int
+) -> dict[str, Tensor]:
+    """Says where tokens stand, and that none sees a pad.
+
+    Args:
+        known: ``(B,)`` int64, how many tokens are remembered.
+        lengths: ``(B,)`` int64, of the texts.
+        own: ``(B, t + V, D)`` float, new tokens with pads behind them, and virtual ones.
+        most_new: t.
+        most_known: C.
+
+    Returns:
+        ``position_ids (B, t + V)`` int64 and ``attention_mask (B, 1, t + V, C + t + V)``, 0 where
+        a token may look and the lowest number elsewhere.
+    """
+    num_users, num_own, _ = own.shape
+    steps = torch.arange(num_own, device=own.device)
+    new = (lengths - known)[:, None]
+    is_virtual = steps >= most_new
+    positions = known[:, None] + torch.where(is_virtual, new + steps - most_new, steps)
+    is_real = is_virtual | (steps < new)  # (B, t + V)
+    causal = torch.ones(num_own, num_own, dtype=torch.bool, device=own.device).tril()
+    remembered = torch.arange(most_known, device=own.device) < known[:, None]
+    may_look = torch.cat(
+        [
+            remembered[:, None].expand(-1, num_own, -1),
+            causal & is_real[:, None],
+        ],
+        2,
+    )
+    mask = own.new_zeros(may_look.shape).masked_fill(~may_look, torch.finfo(own.dtype).min)
+    return {"position_ids": positions, "attention_mask": mask[:, None]}
+
+
+def _keep(
+    memories: Sequence[TextMemory],
+    cache: DynamicCache,
+    known: Sequence[int],
+    new: Sequence[int],
+    most_known: int,
+) -> None:
+    """Gives each user what was read of the text; a copy, for the batch's memory is not kept."""
+    for row, (memory, start, more) in enumerate(zip(memories, known, new, strict=True)):
+        spans = slice(start), slice(most_known, most_known + more)
+        memory.layers = [
+            (_of_user(layer.keys, row, spans), _of_user(layer.values, row, spans))
+            for layer in cache.layers
+        ]
+
+
+def _of_user(tensor: Tensor, row: int, spans: Sequence[slice]) -> Tensor:
+    own = tensor[row : row + 1].detach()
+    return torch.cat([own[:, :, span] for span in spans], 2)

@@ -152,7 +152,14 @@ def test_steps_print_every_variant_and_write_them(tmp_path, capsys):
 
 def test_steps_run_in_half_precision(capsys):
     steps.main([*TINY, "--dtype", "bfloat16"])
-    assert len(rows_in(capsys.readouterr().out)) == 7
+    assert len(rows_in(capsys.readouterr().out)) == 8
+
+
+def test_texts_that_are_kept_give_the_loss_of_those_that_are_read(capsys):
+    arguments = steps.parse([*TINY, "--ragged"])
+    made = steps.steps_of(arguments)[0]
+    kept, read = made["ours, text first, texts kept"].loss(), made["ours, text first"].loss()
+    torch.testing.assert_close(kept, read, atol=1e-5, rtol=1e-5)
 
 
 def test_targets_print_every_variant(capsys):

@@ -70,6 +70,24 @@ def test_only_what_is_new_is_read(recommender, texts_read):
     assert texts_read[-3:] == [before + behind, after - before + behind, behind]
 
 
+def test_sessions_are_read_together_as_each_by_itself(recommender):
+    sessions = [recommender.session(ITEMS[start : start + 2]) for start in range(5)]
+    sessions.append(recommender.session())
+    for place in range(2, len(ITEMS) - 5):  # more than the prompt has room for
+        for start, session in enumerate(sessions[:-1]):
+            if (place + start) % 3:  # some go on and some do not
+                session.add(ITEMS[place + start])
+        order = sessions[::-1] if place % 2 else sessions
+        found = recommender.recommend_sessions(order, k=5, batch_size=4)
+        for session, best in zip(order, found, strict=True):
+            same(best, recommender.recommend(session.history, k=5))
+    twice = recommender.recommend_sessions(sessions[:1] * 2, 3, exclude_seen=False, deny=ITEMS[:1])
+    expected = recommender.recommend(sessions[0].history, k=3, exclude_seen=False, deny=ITEMS[:1])
+    for best in twice:
+        same(best, expected)
+    assert recommender.recommend_sessions([]) == []
+
+
 def test_a_model_that_cannot_go_on_is_read_anew(encoder_folder, shop, tokenizer, recommender):
     torch.manual_seed(0)
     size = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=2, n_head=2)
@@ -93,3 +111,12 @@ def test_what_is_wrong_is_said_and_changes_nothing(recommender):
     assert session.history == ITEMS[:2]
     with pytest.raises(ValueError, match="k must be at least 1"):
         session.recommend(k=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        recommender.recommend_sessions([session], batch_size=0)
+    with pytest.raises(TypeError, match="place 1 'i0'"):
+        recommender.recommend_sessions([session, "i0"])
+    another = LaserRecommender(
+        recommender.model, recommender.tokenizer, recommender.catalogue, recommender.config
+    )
+    with pytest.raises(ValueError, match="place 0 is of another recommender"):
+        another.recommend_sessions([session])

@@ -30,9 +30,9 @@ MAKERS = {
 }
 
 
-def whole(model, tokens):
+def whole(model, tokens, history=HISTORY):
     return model(
-        input_ids=torch.cat([tokens, ENDING[None]], 1), history=HISTORY, return_user_vectors=True
+        input_ids=torch.cat([tokens, ENDING[None]], 1), history=history, return_user_vectors=True
     ).user_vectors
 
 
@@ -81,13 +81,85 @@ def test_gradients_are_those_of_the_whole(llama, encoder_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_ids": TOKENS, "attention_mask": torch.ones(1, 24)}, "go with attention_mask"),
-        ({"input_ids": TOKENS.expand(2, -1)}, r"shape \(1, T\), got \(2, 24\)"),
+        (
+            {"input_ids": TOKENS, "attention_mask": torch.ones(1, 9)},
+            r"expected \(1, 24\), got \(1, 9\)",
+        ),
+        ({"attention_mask": torch.ones(1, 9)}, r"no attention_mask, got \(1, 9\)"),
+        ({"input_ids": TOKENS.expand(2, -1)}, r"shape \(1, T\), .* got \(2, 24\)"),
         ({}, "text_memory is empty"),
+        ({"input_ids": TOKENS.expand(2, -1), "text_memory": [TextMemory()] * 2}, "for several"),
+        ({"input_ids": TOKENS, "text_memory": []}, "at least one"),
     ],
 )
 def test_what_it_has_no_room_for_is_refused(llama, encoder_folder, arguments, message):
     model, memory = make_model(llama, encoder_folder).eval(), TextMemory()
     with pytest.raises(ValueError, match=message):
-        model(**arguments, text_memory=memory, history=HISTORY)
+        model(**{"text_memory": memory} | arguments, history=HISTORY)
     assert memory.num_tokens == 0
+
+
+@pytest.mark.parametrize("layout", ["text_first", "prefix_first"])
+@pytest.mark.parametrize("family", MAKERS)
+def test_users_are_read_together_as_each_alone(family, layout, encoder_folder):
+    model = make_model(MAKERS[family](), encoder_folder, layout=layout).eval()
+    texts = torch.randint(1, VOCABULARY, (3, 24), generator=torch.Generator().manual_seed(5))
+    histories = torch.tensor([[3, 1], [2, 0], [5, 4]])
+    memories, had = [TextMemory() for _ in texts], [0, 0, 0]
+    with torch.no_grad():
+        for counts in ([5, 5, 5], [3, 0, 9], [2, 6, 0], [4, 4, 4], [0, 0, 0]):
+            new = torch.zeros(3, max(*counts, 1), dtype=torch.int64)
+            mask = torch.zeros_like(new)
+            for row, count in enumerate(counts):
+                side = (
+                    slice(None, count) if row else slice(new.size(1) - count, None)
+                )  # pads on any
+                new[row, side] = texts[row, had[row] : had[row] + count]
+                mask[row, side] = 1
+                had[row] += count
+            read = model(
+                input_ids=new,
+                attention_mask=mask,
+                text_memory=memories,
+                ending_ids=ENDING,
+                history=histories,
+            ).user_vectors
+            for row, own in enumerate(read):
+                alone = whole(model, texts[row : row + 1, : had[row]], histories[row : row + 1])
+                torch.testing.assert_close(own[None], alone, atol=1e-4, rtol=1e-4)
+            assert [memory.num_tokens for memory in memories] == had
+
+
+def test_a_user_who_is_new_joins_others(llama, encoder_folder):
+    model = make_model(llama, encoder_folder).eval()
+    known = TextMemory()
+    with torch.no_grad():
+        step(model, known, TOKENS[:, :9])
+        new = torch.stack([TOKENS[0, 9:15], TOKENS[0, :6]])
+        read = model(
+            input_ids=new,
+            text_memory=[known, TextMemory()],
+            ending_ids=ENDING,
+            history=HISTORY.expand(2, -1),
+        ).user_vectors
+        for own, length in zip(read, (15, 6), strict=True):
+            alone = whole(model, TOKENS[:, :length])
+            torch.testing.assert_close(own[None], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_call_that_fails_leaves_the_memory_as_it_was(llama, encoder_folder):
+    model, memory = make_model(llama, encoder_folder).eval(), TextMemory()
+    head = model.base_model.layer.bituning_adapters["default"].head
+
+    def fail(*_):
+        raise RuntimeError("no memory left")
+
+    with torch.no_grad():
+        step(model, memory, TOKENS[:, :9])
+        hook = head.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="no memory left"):
+            step(model, memory, TOKENS[:, 12:20])
+        hook.remove()
+        assert memory.num_tokens == 9
+        read = step(model, memory, TOKENS[:, 9:])
+        torch.testing.assert_close(read, whole(model, TOKENS), atol=1e-4, rtol=1e-4)
