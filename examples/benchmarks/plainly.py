@@ -7,7 +7,7 @@ product with a softmax. Loss and gradients are those of :mod:`laser_peft` (tests
 Axes: B users, X tokens, N items, S suffix tokens, P prefix tokens, R recommendation width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ def user_states(
     active: ActiveAdapter,
     texts: UserTexts,
     prefix: Tensor,
-    memory: None = None,
+    memories: Sequence[None] = (),
     *,
     with_head: bool,
 ) -> Tensor:

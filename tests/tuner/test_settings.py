@@ -6,6 +6,13 @@ from adapters import B, L, T, adapter_of, make_batch, make_model, padded
 from conftest import NUM_ITEMS
 from peft import PeftModel
 
+from laser_peft import SASRecConfig, SASRecModel
+from laser_peft.collaborative import (
+    ItemVectorEncoder,
+    RecToolsSASRecConfig,
+    RecToolsSASRecModel,
+)
+
 SETTINGS = [
     {"moe": "ffn", "num_experts": 3, "num_experts_per_user": 1},
     {"moe": "query", "num_experts": 3, "num_experts_per_user": 2},
@@ -143,3 +150,23 @@ def test_eos_needs_a_model_that_has_one(llama, encoder_folder):
         llama.config.eos_token_id = missing
         with pytest.raises(ValueError, match=f"eos_token_id is {missing} in its configuration"):
             make_model(llama, encoder_folder, suffix_reading="eos")
+
+
+ENCODERS = {
+    "sasrec": lambda: SASRecModel(SASRecConfig(num_items=NUM_ITEMS, hidden_size=8)),
+    "rectools": lambda: RecToolsSASRecModel(
+        RecToolsSASRecConfig(num_items=NUM_ITEMS, hidden_size=8, num_attention_heads=2)
+    ),
+    "item vectors": lambda: ItemVectorEncoder.from_vectors(torch.randn(NUM_ITEMS, 8)),
+}
+
+
+@pytest.mark.parametrize("make_encoder", ENCODERS.values(), ids=ENCODERS)
+def test_attention_can_be_switched_with_an_encoder_in_the_model(llama, make_encoder, tmp_path):
+    make_encoder().save_pretrained(tmp_path)
+    model, batch = make_model(llama, str(tmp_path)), make_batch()
+    with torch.no_grad():
+        before = model(**batch).user_vectors
+        for attention in ("eager", "sdpa"):
+            model.get_base_model().set_attn_implementation(attention)
+            torch.testing.assert_close(model(**batch).user_vectors, before, atol=1e-5, rtol=1e-5)
