@@ -2,14 +2,15 @@
 
     python examples/benchmarks/one_event.py RUN/recommender --rounds 100 --dtype float32
     python examples/benchmarks/one_event.py RUN/recommender --rounds 20 --random-lm 25m
+    python examples/benchmarks/one_event.py RUN/recommender --rounds 10 --users 32
 
 In turns, for the same histories: ``recommend`` is given the whole history, and a session that has
-recommended before is given one more item. Histories are drawn from the catalogue as
-``recommend_many.py`` draws them, and cut to what fits a prompt. Where validation gave the language
-model's reading no weight, no prompt is read at all; ``--correction 1`` gives it one, so that it is.
-``--random-lm`` puts one of that many parameters, and an adapter, of random values in the place of
-the recommender's. What both find is compared: the same items, and scores that differ by rounding
-alone.
+recommended before is given one more item; with ``--users`` so many of them at a time. Histories are
+drawn from the catalogue as ``recommend_many.py`` draws them, and cut to what fits a prompt. Where
+validation gave the language model's reading no weight, no prompt is read at all; ``--correction 1``
+gives it one, so that it is. ``--random-lm`` puts one of that many parameters, and an adapter, of
+random values in the place of the recommender's. What both find is compared: the same items, and
+scores that differ by rounding alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,40 +28,40 @@ WHOLE, SESSION = "the whole history", "in a session"
 
 
 class Finding:
-    """Does something for each history, and keeps which items were found.
+    """Does something for each batch of histories, and keeps which items were found.
 
     Args:
-        find: gives what is recommended, by the number of the history.
+        find: gives what is recommended, by the number of the batch.
     """
 
-    def __init__(self, find: Callable[[int], list[Recommendation]]) -> None:
+    def __init__(self, find: Callable[[int], list[list[Recommendation]]]) -> None:
         self.find = find
-        self.found: dict[int, list[str]] = {}
+        self.found: dict[int, list[list[str]]] = {}
 
     def __call__(self, place: int) -> Seconds:
         """Says how long it took; a variant of ``in_turns``."""
 
         def work() -> None:
-            self.found[place] = [item.item_id for item in self.find(place)]
+            self.found[place] = [[item.item_id for item in best] for best in self.find(place)]
 
         return timed(work)
 
 
 def variants_of(
-    recommender: LaserRecommender, histories: Sequence[list[str]]
+    recommender: LaserRecommender, batches: Sequence[Sequence[list[str]]]
 ) -> dict[str, Finding]:
-    """Makes both ways for the newest event of each history."""
-    sessions = [recommender.session(history[:-1]) for history in histories]
-    for session in sessions:
-        session.recommend()
+    """Makes both ways for the newest event of each history, batch by batch."""
+    sessions = [[recommender.session(history[:-1]) for history in batch] for batch in batches]
+    for batch in sessions:
+        recommender.recommend_sessions(batch)
 
-    def go_on(place: int) -> list[Recommendation]:
-        session, history = sessions[place], histories[place]
-        session.add(history[len(session.history) :])
-        return session.recommend()
+    def go_on(place: int) -> list[list[Recommendation]]:
+        for session, history in zip(sessions[place], batches[place], strict=True):
+            session.add(history[len(session.history) :])
+        return recommender.recommend_sessions(sessions[place])
 
     return {
-        WHOLE: Finding(lambda place: recommender.recommend(histories[place])),
+        WHOLE: Finding(lambda place: recommender.recommend(batches[place])),
         SESSION: Finding(go_on),
     }
 
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("recommender", help="folder or Hub id")
+    parser.add_argument("--users", type=int, default=1, help="who have an event at a time")
     parser.add_argument("--correction", type=float, help="weight of the language model's reading")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the language model")
     parser.add_argument("--random-lm", choices=SIZES, help="parameters of one to read with instead")
@@ -95,17 +97,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.correction is not None:
         recommender.model.base_model.set_view_weights(correction=arguments.correction)
     drawn = draw_histories(recommender.catalogue.item_ids, np.random.default_rng(arguments.seed))
-    histories = [fitting(recommender, one) for one in islice(drawn, arguments.rounds)]
-    tokens = [len(recommender.prompts(recommender.catalogue.dense_ids(h))) for h in histories]
+    fitted = (fitting(recommender, one) for one in drawn)
+    batches = [list(islice(fitted, arguments.users)) for _ in range(arguments.rounds)]
+    tokens = [
+        len(recommender.prompts(recommender.catalogue.dense_ids(history)))
+        for batch in batches
+        for history in batch
+    ]
     print(f"{len(recommender.catalogue)} items; prompts of {np.mean(tokens):.0f} tokens")
-    for finding in variants_of(recommender, histories[:3]).values():  # what happens once a process
+    for finding in variants_of(recommender, batches[:3]).values():  # what happens once a process
         finding(0)
-    variants = variants_of(recommender, histories)
+    variants = variants_of(recommender, batches)
     taken = in_turns(variants, arguments.rounds, warm_up=0)
-    finish(arguments, taken, WHOLE, "event")
+    finish(arguments, taken, WHOLE, "event" if arguments.users == 1 else "batch of events")
     whole, session = (variants[name].found for name in (WHOLE, SESSION))
-    same = sum(whole[place] == session[place] for place in whole)
-    print(f"the same ten items in {same} of {len(whole)}")
+    pairs = [pair for place in whole for pair in zip(whole[place], session[place], strict=True)]
+    print(f"the same ten items in {sum(one == other for one, other in pairs)} of {len(pairs)}")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,19 @@ last hidden states.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from .base_model import backbone_of
 from .joining import read
 from .trimming import only_at
+
+Piece = list[tuple[Tensor, Tensor]]
+MOST_PIECES = 8  # each costs a copy of its own in every layer
 
 
 class TextMemory:
@@ -28,9 +33,9 @@ class TextMemory:
 
     def __init__(self) -> None:
         self.ids: Tensor | None = None  # (1, T) int64
-        # Of each layer keys and values, (1, heads, C, width). They may end before the ids do, and
-        # after them where a call has failed.
-        self.layers: list[tuple[Tensor, Tensor]] = []
+        # What calls have read of it: of each layer keys and values, (heads, tokens, width). All
+        # together may be fewer tokens than the ids are, and more where a call has failed.
+        self.pieces: list[Piece] = []
 
     @property
     def num_tokens(self) -> int:
@@ -40,11 +45,19 @@ class TextMemory:
     @property
     def num_read(self) -> int:
         """How many of these tokens C there are keys and values of."""
-        return min(self.layers[0][0].size(2), self.num_tokens) if self.layers else 0
+        return min(sum(piece[0][0].size(1) for piece in self.pieces), self.num_tokens)
 
     def forget(self) -> None:
         """Empties it."""
-        self.ids, self.layers = None, []
+        self.ids, self.pieces = None, []
+
+    def add(self, piece: Piece, num_read: int) -> None:
+        """Keeps what a call has read behind ``num_read`` tokens."""
+        pieces = [*self.pieces, piece]
+        is_too_long = sum(piece[0][0].size(1) for piece in self.pieces) > num_read
+        if is_too_long or len(pieces) > MOST_PIECES:
+            pieces = [_as_one(self.pieces, num_read), piece]
+        self.pieces = pieces
 
 
 def extended(
@@ -132,7 +145,7 @@ def states_after(
         max=text.size(1) - 1
     )
     own = torch.cat([read(text, places), tokens.to(text)], 1)
-    cache = _joined(memories, most_known)
+    cache = _joined(memories, known)
     length = own.size(1)
     wanted = torch.arange(length - num_read, length, device=text.device).expand(len(own), -1)
     ragged = {}
@@ -144,36 +157,80 @@ def states_after(
         output = backbone_of(lm)(
             inputs_embeds=own, past_key_values=cache, use_cache=True, return_dict=True, **ragged
         )
-    if most_new:
-        _keep(memories, cache, known, new, most_known)
+    for row, (memory, start, more) in enumerate(zip(memories, known, new, strict=True)):
+        if more:  # copied, for the batch's is not kept
+            read_now = (
+                [t[row, :, :more].detach().clone() for t in layer.read] for layer in cache.layers
+            )
+            memory.add([(keys, values) for keys, values in read_now], start)
     return read(output.last_hidden_state, wanted)
 
 
-def _joined(memories: Sequence[TextMemory], most_known: int) -> DynamicCache:
-    """Gives what all remember as one memory of a batch; where one ends, zeros follow."""
-    # Plain layers, which keep every token: can_share has seen to it that windows are wider.
-    cache = DynamicCache()
-    counts = [memory.num_read for memory in memories]
-    of_first = memories[counts.index(most_known)].layers if most_known else []
-    for number, pair in enumerate(of_first):
-        of_users = [memory.layers[number] if memory.num_read else pair for memory in memories]
-        keys, values = (
-            _stacked(tensors, counts, most_known) for tensors in zip(*of_users, strict=True)
-        )
-        cache.update(keys[:, :, :0], values[:, :, :0], number)  # which makes the layer
-        cache.layers[number].keys, cache.layers[number].values = keys, values
-    return cache
+class _LayerOfUsers(DynamicLayer):
+    """A layer of what several users remember, put together as it is read.
+
+    Args:
+        remembered: of each user pairs of keys and values, ``(heads, tokens, width)``.
+        counts: how many of their tokens are read again, the first ones.
+    """
+
+    def __init__(
+        self,
+        remembered: Sequence[Sequence[tuple[Tensor, Tensor]]] = (),
+        counts: Sequence[int] = (0,),
+    ) -> None:
+        super().__init__()
+        self.is_initialized = True
+        self._remembered, self._counts = remembered, counts
+        self.read: tuple[Tensor, Tensor] | None = None  # by this call, (B, heads, t + V, width)
+
+    def get_seq_length(self) -> int:
+        """Returns C, of the user who remembers most."""
+        return max(self._counts)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Returns keys and values ``(B, heads, C + t + V, width)``, zeros behind shorter texts."""
+        self.read = key_states, value_states
+        return self._behind(0, key_states), self._behind(1, value_states)
+
+    def _behind(self, part: int, new: Tensor) -> Tensor:
+        most = self.get_seq_length()
+        if not most:
+            return new
+        length = most if new.requires_grad else most + new.size(2)
+        whole = new.new_empty(new.size(0), new.size(1), length, new.size(3))
+        for row, pieces, count in zip(whole, self._remembered, self._counts, strict=True):
+            start = 0
+            for piece in pieces:
+                known = piece[part][:, : max(count - start, 0)]
+                row[:, start : start + known.size(1)] = known
+                start += known.size(1)
+            row[:, start:most] = 0
+        if new.requires_grad:
+            return torch.cat([whole, new], 2)
+        whole[:, :, most:] = new
+        return whole
 
 
-def _stacked(tensors: Sequence[Tensor], counts: Sequence[int], most_known: int) -> Tensor:
-    """Stacks ``(1, heads, _, width)`` tensors, of each so many positions, and zeros behind."""
-    if len(tensors) == 1:
-        return tensors[0][:, :, :most_known]
-    like = tensors[0]
-    stacked = like.new_zeros(len(tensors), like.size(1), most_known, like.size(3))
-    for row, (tensor, count) in enumerate(zip(tensors, counts, strict=True)):
-        stacked[row, :, :count] = tensor[0, :, :count]
-    return stacked
+def _joined(memories: Sequence[TextMemory], counts: Sequence[int]) -> Cache:
+    """Gives what all remember as one memory of a batch."""
+    # Layers keep every token: can_share has seen to it that windows are wider.
+    first = next((m for m, count in zip(memories, counts, strict=True) if count), None)
+    if first is None:
+        return Cache(layer_class_to_replicate=_LayerOfUsers)
+    numbers = range(len(first.pieces[0]))
+    of_layers = [[[piece[number] for piece in m.pieces] for m in memories] for number in numbers]
+    return Cache(layers=[_LayerOfUsers(of_layer, counts) for of_layer in of_layers])
+
+
+def _as_one(pieces: Sequence[Piece], num_read: int) -> Piece:
+    def joined(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(tensors), 1)[:, :num_read].clone()
+
+    layers = ([zip(*of_layer, strict=True)] for of_layer in zip(*pieces, strict=True))
+    return [(joined(keys), joined(values)) for ((keys, values),) in layers]
 
 
 def _among_pads(
@@ -209,24 +266,3 @@ def _among_pads(
     )
     mask = own.new_zeros(may_look.shape).masked_fill(~may_look, torch.finfo(own.dtype).min)
     return {"position_ids": positions, "attention_mask": mask[:, None]}
-
-
-def _keep(
-    memories: Sequence[TextMemory],
-    cache: DynamicCache,
-    known: Sequence[int],
-    new: Sequence[int],
-    most_known: int,
-) -> None:
-    """Gives each user what was read of the text; a copy, for the batch's memory is not kept."""
-    for row, (memory, start, more) in enumerate(zip(memories, known, new, strict=True)):
-        spans = slice(start), slice(most_known, most_known + more)
-        memory.layers = [
-            (_of_user(layer.keys, row, spans), _of_user(layer.values, row, spans))
-            for layer in cache.layers
-        ]
-
-
-def _of_user(tensor: Tensor, row: int, spans: Sequence[slice]) -> Tensor:
-    own = tensor[row : row + 1].detach()
-    return torch.cat([own[:, :, span] for span in spans], 2)
