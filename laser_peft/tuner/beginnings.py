@@ -21,6 +21,7 @@ from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import WINDOWS, backbone_of, some_tokens
 from .devices import device_of
+from .in_graphs import hooks_of, runs_again_in_graph
 from .joining import read
 from .trimming import only_at
 from .trying import reads_alike, runs_layers_again
@@ -76,7 +77,7 @@ def read_beginnings(
     ends_of_blocks = num_virtual * torch.arange(1, most + 1, device=text.device)
     wanted = (ends_of_blocks[:, None] + torch.arange(-num_read, 0, device=text.device)).flatten()
     wanted = wanted.expand(num_texts, -1)  # (B, K S)
-    with only_at(lm, wanted):
+    with only_at(lm, wanted, is_masked=True):
         output = backbone(
             inputs_embeds=blocks.flatten(1, 2),
             attention_mask=_mask(ends, num_tokens, num_virtual, text.dtype),
@@ -103,26 +104,49 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
     Raises:
         RuntimeError: if the memory does not suffice to try it.
     """
-    if torch.compiler.is_compiling():
-        return False  # how many users share a text is no constant of a graph
-    config = lm.config.get_text_config(decoder=True)
     backbone = backbone_of(lm)
-    windows = [getattr(config, name, None) or num_tokens for name in WINDOWS]
-    looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
-    rooms = [*windows, *_sizes_of_masks(backbone), *_lengths_that_switch(config)]
-    if backbone is lm or looks_up_ids or runs_layers_again(lm) or min(rooms) < num_tokens:
+    if not _has_room(lm, num_tokens):
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return False
-    embeddings = lm.get_input_embeddings()
-    attention = getattr(config, "_attn_implementation", None)
-    kernels = attention, embeddings.weight.dtype, device_of(embeddings).type
+    if torch.compiler.is_compiling():  # where nothing can be tried
+        hooks = hooks_of(backbone)
+        tried = None if hooks is None else hooks.shares_with
+        return tried == kernels_of(lm) and not runs_again_in_graph(backbone)
+    return not runs_layers_again(lm) and tried_with(lm) is not None
+
+
+def tried_with(lm: PreTrainedModel) -> tuple[object, ...] | None:
+    """Returns :func:`kernels_of` the language model if it can share with them, else None.
+
+    Raises:
+        RuntimeError: if the memory does not suffice to try it.
+    """
+    if not _has_room(lm, num_tokens=1):
+        return None
+    kernels = kernels_of(lm)
     known = _OBEYS.get(lm)
     if known is None or known[0] != kernels:
         known = _OBEYS[lm] = kernels, _reads_alike(lm)
         if not known[1]:
             logger.info("%s reads every beginning of a text by itself", type(lm).__name__)
-    return known[1]
+    return kernels if known[1] else None
+
+
+def _has_room(lm: PreTrainedModel, num_tokens: int) -> bool:
+    config = lm.config.get_text_config(decoder=True)
+    backbone = backbone_of(lm)
+    looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4
+    windows = [getattr(config, name, None) or num_tokens for name in WINDOWS]
+    rooms = [*windows, *_sizes_of_masks(backbone), *_lengths_that_switch(config)]
+    return backbone is not lm and not looks_up_ids and min(rooms) >= num_tokens
+
+
+def kernels_of(lm: PreTrainedModel) -> tuple[object, ...]:
+    """Returns what decides how a language model attends: by what, in which precision, and where."""
+    config, embeddings = lm.config.get_text_config(decoder=True), lm.get_input_embeddings()
+    attention = getattr(config, "_attn_implementation", None)
+    return attention, embeddings.weight.dtype, device_of(embeddings).type
 
 
 def _lengths_that_switch(config: PretrainedConfig) -> Iterator[int]:

@@ -34,7 +34,10 @@ class GraphHooks:
     ) -> None:
         self.num_layers = num_layers
         self._positions: Tensor | None = None
+        self._is_masked = False
         self._length = 0
+        # With which kernels beginnings.can_share has found that texts can be shared.
+        self.shares_with: tuple[object, ...] | None = None
         self._handles = [part.register_forward_pre_hook(self._gather) for part in parts]
         self._handles += [part.register_forward_hook(self._scatter) for part in parts]
         self._handles += [
@@ -48,9 +51,14 @@ class GraphHooks:
             handle.remove()
 
     @contextmanager
-    def at(self, positions: Tensor) -> Iterator[None]:
-        """Within, the parts run at ``(B, S)`` positions and give zeros elsewhere."""
-        self._positions = positions
+    def at(self, positions: Tensor, *, is_masked: bool) -> Iterator[None]:
+        """Within, the parts run at ``(B, S)`` positions and give zeros elsewhere.
+
+        Args:
+            positions: in ``0..X-1``.
+            is_masked: whether what is called has an attention mask, which then stays.
+        """
+        self._positions, self._is_masked = positions, is_masked
         try:
             yield
         finally:
@@ -70,7 +78,8 @@ class GraphHooks:
     def _without_mask(
         self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._positions is None or not _is_causal_by_itself(part):
+        stays = self._positions is None or self._is_masked
+        if stays or not _is_causal_by_itself(part):
             return None
         return args, {**kwargs, "attention_mask": None}
 
@@ -82,19 +91,25 @@ def _is_causal_by_itself(attention: nn.Module) -> bool:
 
 
 @contextmanager
-def reads_only(backbone: nn.Module, positions: Tensor, num_layers: int) -> Iterator[None]:
+def reads_only(
+    backbone: nn.Module, positions: Tensor, num_layers: int, *, is_masked: bool
+) -> Iterator[None]:
     """Within a graph, last hidden states are those at ``(B, S)`` positions alone.
 
-    What is called within must have no attention mask. Nothing changes without hooks, where layers
-    came or went since they were hung on, and where layers are run again in the backward pass.
+    Nothing changes without hooks, where layers came or went since they were hung on, and where
+    layers are run again in the backward pass.
     """
     hooks = hooks_of(backbone)
-    runs_again = bool(getattr(backbone, "gradient_checkpointing", False))
-    if hooks is None or runs_again or hooks.num_layers != num_layers:
+    if hooks is None or runs_again_in_graph(backbone) or hooks.num_layers != num_layers:
         yield
         return
-    with hooks.at(positions):
+    with hooks.at(positions, is_masked=is_masked):
         yield
+
+
+def runs_again_in_graph(backbone: nn.Module) -> bool:
+    """Tells within a graph whether the backward pass runs layers again."""
+    return bool(getattr(backbone, "gradient_checkpointing", False))
 
 
 def hang_on(

@@ -22,9 +22,9 @@ from .fusing import ViewWeights
 from .items import OFTEN
 from .layer import ActiveAdapter, BiTuningLayer
 from .mounting import MOUNT, mount, unmount, without_adapters
+from .preparing import prepare_for_graphs
 from .reading import shares_texts, text_states
 from .registration import PREFIX
-from .trimming import prepare_for_graphs
 
 # With the other task types PEFT wraps a model that has a classification head or an encoder.
 SUPPORTED_TASKS = (TaskType.CAUSAL_LM, TaskType.FEATURE_EXTRACTION, None)

@@ -21,8 +21,8 @@ from .generation import generate_with_prefix
 from .inputs import RECOMMENDATION_ARGUMENTS, RecommendationInputs, wants_recommendation
 from .language import forward_with_prefix
 from .layer import ActiveAdapter, BiTuningLayer
+from .preparing import undo_for_graphs
 from .recommending import recommend
-from .trimming import undo_for_graphs
 
 # Must not contain the method's prefix: PEFT skips such modules when it deletes an adapter.
 MOUNT = "laser_layer"

@@ -57,10 +57,8 @@ class UserTexts(NamedTuple):
 
     @property
     def most_users_of_one(self) -> int:
-        """How many users K the text with the most of them has; 1 in a compiled graph."""
-        if self.rows is None or torch.compiler.is_compiling():
-            return 1
-        return int(self.rows.bincount().max())
+        """How many users K the text with the most of them has."""
+        return 1 if self.rows is None else int(self.rows.bincount().max())
 
     def one_each(self, lm: PreTrainedModel) -> "UserTexts":
         """Gives each user a text of its own, with the ending."""
@@ -109,8 +107,11 @@ def user_states(
     num_ending = 0 if texts.ending is None else len(texts.ending)
     num_text = num_tokens + num_ending
     check_length(lm, num_prefix=prefix.size(1), num_text=num_text, num_suffix=len(suffix))
-    # A text that needs gradients itself, as where inputs are explained, is read with them.
+    # A text that needs gradients itself, as where inputs are explained, is read with them; and how
+    # many users share one is no constant of a graph.
     may_share = not texts.embedded.requires_grad
+    if torch.compiler.is_compiling() and texts.rows is not None:
+        may_share = False
     if may_share and (torch.is_grad_enabled() or texts.rows is not None):
         if shares_texts(lm, active.config, num_tokens, num_ending, texts.most_users_of_one):
             return _after_shared_texts(lm, texts, prefix, suffix, memories)

@@ -153,7 +153,7 @@ def states_after(
         ragged = _among_pads(
             starts, torch.tensor(lengths, device=text.device), own, most_new, most_known
         )
-    with only_at(lm, wanted):
+    with only_at(lm, wanted, is_masked=bool(ragged)):
         output = backbone_of(lm)(
             inputs_embeds=own, past_key_values=cache, use_cache=True, return_dict=True, **ragged
         )

@@ -8,7 +8,6 @@ that layer is saved, forward and backward.
 Axes: B rows, X positions, S of them read.
 """
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,11 +23,9 @@ from laser_peft.out_of_memory import is_of_memory
 
 from .base_model import WINDOWS, backbone_of, some_tokens
 from .few_queries import FewQueries
-from .in_graphs import hang_on, reads_only, take_off, without_masks
+from .in_graphs import hang_on, reads_only, without_masks
 from .joining import read, spread
 from .trying import has_compiled_parts, reads_alike, runs_layers_again
-
-logger = logging.getLogger(__name__)
 
 FEED_FORWARDS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention")
@@ -38,7 +35,7 @@ _STAYS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 @contextmanager
-def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+def only_at(lm: PreTrainedModel, positions: Tensor, *, is_masked: bool = False) -> Iterator[None]:
     """Within, last hidden states are those of the language model at some positions alone.
 
     Nothing changes where a model's last layer is of another make (it is tried once), where layers
@@ -49,9 +46,11 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
         lm: the language model.
         positions: ``(B, S)`` int64 in ``0..X-1`` of what is then called, S at least 1 and
             different in a row. Elsewhere the states are without meaning.
+        is_masked: whether what is then called has an attention mask.
     """
     if torch.compiler.is_compiling():
-        with reads_only(backbone_of(lm), positions, len(_layers(lm) or ())):
+        num_layers = len(_layers(lm) or ())
+        with reads_only(backbone_of(lm), positions, num_layers, is_masked=is_masked):
             yield
         return
     if not can_trim(lm):
@@ -61,25 +60,8 @@ def only_at(lm: PreTrainedModel, positions: Tensor) -> Iterator[None]:
         yield
 
 
-def prepare_for_graphs(lm: PreTrainedModel) -> None:
-    """Tries :func:`only_at` now and makes it ready for ``torch.compile``, which cannot try it.
-
-    Nothing happens where weights are not there yet, or in bits that a call packs anew, and where
-    the language model cannot run before it is moved.
-    """
-    is_there = all(weight.numel() and not weight.is_meta for weight in lm.parameters())
-    is_quantized = getattr(lm, "hf_quantizer", None) is not None
-    if not is_there or is_quantized:
-        return
-    try:
-        _prepare(lm)
-    except Exception as error:  # of any kind: kernels for another device, say
-        if is_of_memory(error):
-            raise
-        logger.info("%s cannot be tried where it is: %s", type(lm).__name__, error)
-
-
-def _prepare(lm: PreTrainedModel) -> None:
+def hang_hooks(lm: PreTrainedModel) -> None:
+    """Tries :func:`only_at` now and makes it ready for ``torch.compile``, which cannot try it."""
     if not can_trim(lm):
         return
     backbone, config = backbone_of(lm), lm.config.get_text_config(decoder=True)
@@ -90,11 +72,6 @@ def _prepare(lm: PreTrainedModel) -> None:
         with in_eval_mode(backbone):
             attentions = without_masks(backbone, some_tokens(lm, 12).unflatten(0, (2, 6)), own)
     hang_on(backbone, _attention_and_parts(lm)[1], attentions, len(layers))
-
-
-def undo_for_graphs(lm: PreTrainedModel) -> None:
-    """Takes back what :func:`prepare_for_graphs` has done."""
-    take_off(backbone_of(lm))
 
 
 def can_trim(lm: PreTrainedModel) -> bool:

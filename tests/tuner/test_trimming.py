@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.nn.functional as F
-from adapters import make_batch, make_model
+from adapters import make_batch, make_model, padded
 from conftest import VOCABULARY, make_lm
 from torch.overrides import TorchFunctionMode
 from transformers import MistralConfig, MistralForCausalLM
@@ -17,6 +17,7 @@ from laser_peft.tuner import trimming
 from laser_peft.tuner.base_model import backbone_of
 from laser_peft.tuner.in_graphs import hooks_of, take_off
 from laser_peft.tuner.joining import read
+from laser_peft.tuner.preparing import prepare_for_graphs
 from laser_peft.tuner.trimming import can_trim, only_at
 
 POSITIONS = torch.tensor([[0, 6], [5, 2], [6, 3]])
@@ -226,11 +227,32 @@ def test_a_graph_runs_the_last_layer_where_it_is_read(llama, encoder_folder, lay
     torch.testing.assert_close(gradients_in_graph, gradients, atol=1e-5, rtol=1e-4)
     inner = llama.config.intermediate_size
     positions = [shape[1] for shape in seen.shapes if shape[-1] == inner]
-    assert positions == [13, 13, 2, 2]  # 4 tokens of prefix, 7 of text, 2 of suffix
+    if layout == "prefix_first":
+        assert positions == [13, 13, 2, 2]  # 4 tokens of prefix, 7 of text, 2 of suffix
+    else:  # the text for its keys and values alone, then what follows it
+        assert positions == [7, 7, 1, 1, 6, 6, 2, 2]
+
+
+@pytest.mark.parametrize("shared_by", ["nobody", "two"])
+def test_texts_of_different_lengths_in_a_graph(lm, encoder_folder, shared_by):
+    model = make_model(lm, encoder_folder, layout="text_first")
+    batch = padded(make_batch(), "left") | {"labels": torch.tensor([1, 2, 3])}
+    batch["attention_mask"][1, :5] = 0
+    if shared_by == "two":
+        batch |= {"text_rows": torch.tensor([0, 2, 2]), "text_lengths": torch.tensor([4, 2, 7])}
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    losses, gradients = [], []
+    for call in (model, compiled):
+        model.zero_grad()
+        losses.append(call(**batch).loss)
+        losses[-1].backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-4)
 
 
 def test_attention_in_a_graph_has_no_mask_that_is_causal_alone(lm, encoder_folder):
-    model, seen = make_model(lm, encoder_folder), Seen()
+    model, seen = make_model(lm, encoder_folder, layout="prefix_first"), Seen()
     own = torch.compile(model, backend=seen, fullgraph=True)
     own(**make_batch(), return_user_vectors=True)
     assert seen.masks[-2:] == [None, None]  # the language model has two layers
@@ -312,5 +334,5 @@ def test_a_copy_has_hooks_of_its_own(llama, encoder_folder, clone):
 
 
 def test_nothing_is_tried_on_weights_that_are_not_there(llama):
-    trimming.prepare_for_graphs(llama.to("meta"))
+    prepare_for_graphs(llama.to("meta"))
     assert hanging(llama) == []
