@@ -12,7 +12,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from laser_peft.masking import newest_state
 
-from .attention_switch import AttendsInItsOwnWay
 from .output import EncoderOutput
 
 
@@ -45,7 +44,7 @@ class ItemVectorConfig(PretrainedConfig):
         super().__init__(**{"pad_token_id": 0, **kwargs})
 
 
-class ItemVectorEncoder(AttendsInItsOwnWay, PreTrainedModel):
+class ItemVectorEncoder(PreTrainedModel):
     """Turns a history into running means of its items' vectors.
 
     Padding never votes, on whatever side, and a state depends on the items up to it only.

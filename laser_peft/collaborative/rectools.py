@@ -17,7 +17,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from laser_peft.masking import newest_state
 
-from .attention_switch import AttendsInItsOwnWay
 from .output import EncoderOutput
 
 
@@ -114,7 +113,7 @@ class RecToolsSASRecBlock(nn.Module):
         return normed + self.feed_forward(normed)
 
 
-class RecToolsSASRecModel(AttendsInItsOwnWay, PreTrainedModel):
+class RecToolsSASRecModel(PreTrainedModel):
     """Gives RecTools' user vectors and item vectors; for reading, not for training.
 
     A state depends on the items up to it and on how many items and empty places there are beside

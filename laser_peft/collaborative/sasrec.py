@@ -24,7 +24,6 @@ from transformers.utils import ModelOutput
 from laser_peft.losses import next_item_loss
 from laser_peft.masking import newest_state
 
-from .attention_switch import AttendsInItsOwnWay
 from .length_groups import Group, group_by_length
 
 IGNORE_INDEX = -100
@@ -136,7 +135,7 @@ class SASRecBlock(nn.Module):
         return states + self.dropout(self.feed_forward(self.feed_forward_norm(states)))
 
 
-class SASRecModel(AttendsInItsOwnWay, PreTrainedModel):
+class SASRecModel(PreTrainedModel):
     """A SASRec whose states and item table share one space: score = state · item vector."""
 
     config_class = SASRecConfig

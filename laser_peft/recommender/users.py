@@ -77,18 +77,21 @@ def user_vectors_after(
         memories: of each user's prompts so far, which then hold these; one begins anew where the
             prompt does, as when it has lost its oldest items.
         max_items: how many of the newest the collaborative encoder reads.
-        batch_size: users at a time, those with prompts of like length together.
+        batch_size: users at a time, those who have like many tokens to read together.
 
     Returns:
         ``(B, R)`` float.
     """
-    told = [prompts.with_places(history)[0] for history in histories]
     examples: list[dict[str, Any]] = [
-        {"input_ids": _not_remembered(memory, tokens), "history": history[-max_items:]}
-        for memory, tokens, history in zip(memories, told, histories, strict=True)
+        {
+            "input_ids": _not_remembered(memory, prompts.with_places(history)[0]),
+            "history": history[-max_items:],
+        }
+        for history, memory in zip(histories, memories, strict=True)
     ]
     ending = torch.tensor(prompts.ending, dtype=torch.int64)
-    cut = list(portions([len(tokens) for tokens in told], most_rows=batch_size))
+    # Of new and known users in one batch, all would be padded to what the new ones are told.
+    cut = list(portions([len(one["input_ids"]) for one in examples], most_rows=batch_size))
     read = []
     for rows in cut:
         batch = PaddingCollator()([examples[row] for row in rows]) | {"ending_ids": ending}

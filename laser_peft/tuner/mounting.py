@@ -49,6 +49,15 @@ class BiTuned(nn.Module):
         kwargs.update(zip(["generation_config"], args, strict=False))
         return generate_with_prefix(bare, active, inputs, **kwargs)
 
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Switches the attention of the language model; adapters and their encoders keep theirs.
+
+        Takes what the LM's own takes, which would ask every model within.
+        """
+        bare = without_adapters(self)
+        bare._modules = {name: part for name, part in self._modules.items() if name != MOUNT}
+        bare.set_attn_implementation(*args, **kwargs)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copies, and moves to other processes, as the original class with a mounted layer."""
         return _rebuild, (_original_class(self),), self.__dict__
