@@ -338,12 +338,17 @@ class LaserRecommender:
         """
         check_at_least_one(batch_size=batch_size)
         shelf = self.shelf(k, allow=allow, deny=deny)
-        asked = list(sessions)
+        asked = Session.listed(self, sessions)
         once = list(dict.fromkeys(asked))
         if not once:
             return []
         users, histories = Session.read(self, once, batch_size=batch_size)
-        found = self.best(users, shelf, k, histories if exclude_seen else None)
+        batches = zip(batches_of(histories, batch_size), users.split(batch_size), strict=True)
+        found = (
+            best
+            for had, read in batches
+            for best in self.best(read, shelf, k, had if exclude_seen else None)
+        )
         of_session = dict(zip(once, found, strict=True))
         return [of_session[session] for session in asked]
 

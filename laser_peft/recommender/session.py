@@ -69,6 +69,27 @@ class Session:
         )[0]
 
     @staticmethod
+    def listed(recommender: LaserRecommender, sessions: Iterable[Session]) -> list[Session]:
+        """Returns sessions as a list.
+
+        Raises:
+            TypeError: if something else stands among them.
+            ValueError: if a session is of another recommender.
+        """
+        sessions = list(sessions)
+        for place, session in enumerate(sessions):
+            if not isinstance(session, Session):
+                raise TypeError(
+                    "sessions come from LaserRecommender.session; got at place "
+                    f"{place} {shortly(session)}"
+                )
+            if session._recommender is not recommender:
+                raise ValueError(
+                    f"the session at place {place} is of another recommender; ask that one"
+                )
+        return sessions
+
+    @staticmethod
     def read(
         recommender: LaserRecommender, sessions: Sequence[Session], *, batch_size: int
     ) -> tuple[Tensor, list[np.ndarray]]:
@@ -82,20 +103,7 @@ class Session:
         Returns:
             ``(B, R)`` float user vectors, and the dense ids of each history.
 
-        Raises:
-            TypeError: if something else stands among the sessions.
-            ValueError: if a session is of another recommender.
         """
-        for place, session in enumerate(sessions):
-            if not isinstance(session, Session):
-                raise TypeError(
-                    "sessions come from LaserRecommender.session; got at place "
-                    f"{place} {shortly(session)}"
-                )
-            if session._recommender is not recommender:
-                raise ValueError(
-                    f"the session at place {place} is of another recommender; ask that one"
-                )
         histories = [session._history for session in sessions]
         users = user_vectors_after(
             recommender.model,

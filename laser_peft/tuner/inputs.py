@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from laser_peft.wording import shortly
+
 from .text_memory import TextMemory, extended
 
 # What says whose history it is, in a recommendation and in a text.
@@ -119,11 +121,23 @@ class RecommendationInputs(NamedTuple):
 
     @property
     def memories(self) -> list[TextMemory]:
-        """What is remembered of each user's text; empty where nothing is to be."""
+        """What is remembered of each user's text; empty where nothing is to be.
+
+        Raises:
+            TypeError: if it is something else.
+        """
         one_or_many = self.text_memory
         if one_or_many is None:
             return []
-        return [one_or_many] if isinstance(one_or_many, TextMemory) else list(one_or_many)
+        if isinstance(one_or_many, TextMemory):
+            return [one_or_many]
+        is_list = isinstance(one_or_many, list | tuple)
+        if not is_list or not all(isinstance(one, TextMemory) for one in one_or_many):
+            raise TypeError(
+                "text_memory must be a TextMemory of one user or a list of them, one a user, got "
+                f"{shortly(one_or_many)}"
+            )
+        return list(one_or_many)
 
     @property
     def beginnings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

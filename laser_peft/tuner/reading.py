@@ -27,7 +27,7 @@ from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
 from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
-from .text_memory import TextMemory, states_after
+from .text_memory import TextMemory, can_remember, states_after, tokens_at_once
 from .trimming import only_at
 
 
@@ -112,6 +112,9 @@ def user_states(
     may_share = not texts.embedded.requires_grad
     if torch.compiler.is_compiling() and texts.rows is not None:
         may_share = False
+    if memories and texts.lengths is not None:
+        num_tokens = tokens_at_once(memories, texts.lengths.tolist())
+        may_share = may_share and can_remember(lm)
     if may_share and (torch.is_grad_enabled() or texts.rows is not None):
         if shares_texts(lm, active.config, num_tokens, num_ending, texts.most_users_of_one):
             return _after_shared_texts(lm, texts, prefix, suffix, memories)
@@ -187,8 +190,7 @@ def _after_shared_texts(
         parts.insert(0, ending.expand(num_users, -1, -1))
     behind = torch.cat(parts, 1)
     if memories:
-        known = [int(length) for length in lengths]
-        return states_after(lm, memories, text, known, behind, num_read=len(suffix))
+        return states_after(lm, memories, text, lengths.tolist(), behind, num_read=len(suffix))
     packed = pack(text, texts.is_real).inputs_embeds
     num_read = len(suffix)
     return read_beginnings(lm, packed, rows, lengths, behind, num_read=num_read, one_each=one_each)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .base_model import backbone_of
 from .joining import read
@@ -157,13 +157,30 @@ def states_after(
         output = backbone_of(lm)(
             inputs_embeds=own, past_key_values=cache, use_cache=True, return_dict=True, **ragged
         )
-    for row, (memory, start, more) in enumerate(zip(memories, known, new, strict=True)):
-        if more:  # copied, for the batch's is not kept
-            read_now = (
-                [t[row, :, :more].detach().clone() for t in layer.read] for layer in cache.layers
-            )
-            memory.add([(keys, values) for keys, values in read_now], start)
+    read_now = [layer.read for layer in cache.layers]
+    if None not in read_now:  # as of layers that look at images alone
+        for row, (memory, start, more) in enumerate(zip(memories, known, new, strict=True)):
+            if more:
+                memory.add([_of_user(pair, row, more) for pair in read_now], start)
     return read(output.last_hidden_state, wanted)
+
+
+def tokens_at_once(memories: Sequence[TextMemory], lengths: Sequence[int]) -> int:
+    """Returns how many places the texts of :func:`states_after` take up, pads among them."""
+    known = [memory.num_read for memory in memories]
+    return max(known) + max(length - start for length, start in zip(lengths, known, strict=True))
+
+
+def can_remember(lm: PreTrainedModel) -> bool:
+    """Tells whether all that a language model's layers remember are keys and values."""
+    layers = DynamicCache(config=lm.config.get_text_config(decoder=True)).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def _of_user(pair: tuple[Tensor, Tensor], row: int, num_new: int) -> tuple[Tensor, Tensor]:
+    """Copies what is a user's, for the batch's is not kept."""
+    keys, values = (tensor[row, :, :num_new].detach().clone() for tensor in pair)
+    return keys, values
 
 
 class _LayerOfUsers(DynamicLayer):
@@ -180,7 +197,6 @@ class _LayerOfUsers(DynamicLayer):
         counts: Sequence[int] = (0,),
     ) -> None:
         super().__init__()
-        self.is_initialized = True
         self._remembered, self._counts = remembered, counts
         self.read: tuple[Tensor, Tensor] | None = None  # by this call, (B, heads, t + V, width)
 
@@ -192,7 +208,7 @@ class _LayerOfUsers(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Returns keys and values ``(B, heads, C + t + V, width)``, zeros behind shorter texts."""
-        self.read = key_states, value_states
+        self.read, self.is_initialized = (key_states, value_states), True
         return self._behind(0, key_states), self._behind(1, value_states)
 
     def _behind(self, part: int, new: Tensor) -> Tensor:
@@ -253,7 +269,9 @@ def _among_pads(
     steps = torch.arange(num_own, device=own.device)
     new = (lengths - known)[:, None]
     is_virtual = steps >= most_new
-    positions = known[:, None] + torch.where(is_virtual, new + steps - most_new, steps)
+    # A pad stands where the text ends: some models look positions up, or turn all by the last.
+    places = torch.where(is_virtual, new + steps - most_new, steps.minimum((new - 1).clamp(min=0)))
+    positions = known[:, None] + places
     is_real = is_virtual | (steps < new)  # (B, t + V)
     causal = torch.ones(num_own, num_own, dtype=torch.bool, device=own.device).tril()
     remembered = torch.arange(most_known, device=own.device) < known[:, None]

@@ -4,7 +4,14 @@ import pytest
 import torch
 from adapters import make_model
 from conftest import VOCABULARY, make_lm
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    LlamaConfig,
+    MistralConfig,
+)
 
 from laser_peft.tuner import TextMemory
 
@@ -90,11 +97,12 @@ def test_gradients_are_those_of_the_whole(llama, encoder_folder):
         ({}, "text_memory is empty"),
         ({"input_ids": TOKENS.expand(2, -1), "text_memory": [TextMemory()] * 2}, "for several"),
         ({"input_ids": TOKENS, "text_memory": []}, "at least one"),
+        ({"input_ids": TOKENS, "text_memory": [None]}, "a list of them, one a user, got"),
     ],
 )
 def test_what_it_has_no_room_for_is_refused(llama, encoder_folder, arguments, message):
     model, memory = make_model(llama, encoder_folder).eval(), TextMemory()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         model(**{"text_memory": memory} | arguments, history=HISTORY)
     assert memory.num_tokens == 0
 
@@ -163,3 +171,45 @@ def test_a_call_that_fails_leaves_the_memory_as_it_was(llama, encoder_folder):
         assert memory.num_tokens == 9
         read = step(model, memory, TOKENS[:, 9:])
         torch.testing.assert_close(read, whole(model, TOKENS), atol=1e-4, rtol=1e-4)
+
+
+FULL = 40  # places that these models have, of which the longest text takes all
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=FULL),
+        GPTNeoConfig(
+            **dict(vocab_size=VOCABULARY, hidden_size=16, num_layers=2, num_heads=2),
+            **dict(attention_types=[[["global", "local"], 1]], window_size=FULL),
+            max_position_embeddings=FULL,
+        ),
+        LlamaConfig(
+            **SIZES,
+            max_position_embeddings=FULL,
+            rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_pads_take_no_place_that_a_model_does_not_have(config, encoder_folder):
+    torch.manual_seed(0)
+    model = make_model(AutoModelForCausalLM.from_config(config).eval(), encoder_folder)
+    texts = torch.randint(1, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(7))
+    memories, histories = [TextMemory(), TextMemory()], torch.tensor([[3, 1], [2, 5]])
+    with torch.no_grad():
+        step(model, memories[0], texts[:1, :31])  # one remembers nearly all, the other nothing
+        new = texts.clone()
+        new[0, 0], mask = texts[0, 31], torch.ones(2, 32, dtype=torch.int64)
+        mask[0, 1:] = 0
+        read = model(
+            input_ids=new,
+            attention_mask=mask,
+            text_memory=memories,
+            ending_ids=ENDING,
+            history=histories,
+        ).user_vectors
+        for row, own in enumerate(read):
+            alone = whole(model, texts[row : row + 1], histories[row : row + 1])
+            torch.testing.assert_close(own[None], alone, atol=1e-4, rtol=1e-4)
