@@ -16,7 +16,7 @@ from laser_peft.data import PaddingCollator, PromptBuilder
 from laser_peft.eval_mode import in_eval_mode
 from laser_peft.evaluation import DotProducts
 from laser_peft.out_of_memory import says_what_to_lower
-from laser_peft.portions import portions
+from laser_peft.portions import TOKENS_IN_CACHES, portions
 from laser_peft.tuner import TextMemory
 
 from .best import Shelf, best_items, check_finite
@@ -91,7 +91,9 @@ def user_vectors_after(
     ]
     ending = torch.tensor(prompts.ending, dtype=torch.int64)
     # Of new and known users in one batch, all would be padded to what the new ones are told.
-    cut = list(portions([len(one["input_ids"]) for one in examples], most_rows=batch_size))
+    lengths = [len(example["input_ids"]) for example in examples]
+    most_tokens = TOKENS_IN_CACHES if model.device.type == "cpu" else None
+    cut = list(portions(lengths, most_tokens=most_tokens, most_rows=batch_size))
     read = []
     for rows in cut:
         batch = PaddingCollator()([examples[row] for row in rows]) | {"ending_ids": ending}
