@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from laser_peft.wording import shortly
-
 from .text_memory import TextMemory, extended
 
 # What says whose history it is, in a recommendation and in a text.
@@ -135,7 +133,7 @@ class RecommendationInputs(NamedTuple):
         if not is_list or not all(isinstance(one, TextMemory) for one in one_or_many):
             raise TypeError(
                 "text_memory must be a TextMemory of one user or a list of them, one a user, got "
-                f"{shortly(one_or_many)}"
+                f"{type(one_or_many).__name__}"
             )
         return list(one_or_many)
 
