@@ -207,7 +207,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
         "--compiled",
-        nargs="*",
+        nargs="+",
         choices=("sdpa", "eager"),
         default=(),
         metavar="ATTENTION",

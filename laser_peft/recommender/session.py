@@ -76,6 +76,10 @@ class Session:
             TypeError: if something else stands among them.
             ValueError: if a session is of another recommender.
         """
+        if isinstance(sessions, Session):
+            raise TypeError(
+                "sessions come as a list, got one; give [session], or call session.recommend()"
+            )
         sessions = list(sessions)
         for place, session in enumerate(sessions):
             if not isinstance(session, Session):

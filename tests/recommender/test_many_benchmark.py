@@ -51,9 +51,10 @@ def test_its_histories_hold_different_items_and_are_drawn_as_they_are_asked_for(
     assert {item for history in histories for item in history} == set(ids)
 
 
-def test_one_event_finds_the_same_items_either_way(trained, capsys):
-    folder = str(trained[0] / "recommender")
-    importlib.import_module("one_event").main([folder, "--rounds", "4", "--correction", "1"])
+@pytest.mark.parametrize(("users", "histories"), [("1", 4), ("3", 12)])
+def test_one_event_finds_the_same_items_either_way(trained, capsys, users, histories):
+    asked = ["--rounds", "4", "--correction", "1", "--users", users]
+    importlib.import_module("one_event").main([str(trained[0] / "recommender"), *asked])
     printed = capsys.readouterr().out
-    assert "the same ten items in 4 of 4" in printed
+    assert f"the same ten items in {histories} of {histories}" in printed
     assert re.findall(r"^\| (the whole history|in a session) \|", printed, re.MULTILINE)

@@ -115,6 +115,8 @@ def test_what_is_wrong_is_said_and_changes_nothing(recommender):
         recommender.recommend_sessions([session], batch_size=0)
     with pytest.raises(TypeError, match="place 1 'i0'"):
         recommender.recommend_sessions([session, "i0"])
+    with pytest.raises(TypeError, match="as a list, got one"):
+        recommender.recommend_sessions(session)
     with pytest.raises(TypeError, match="place 0"):
         recommender.recommend_sessions([[ITEMS[0]]])
     another = LaserRecommender(

@@ -62,6 +62,15 @@ def test_in_pieces_it_reads_as_in_one(family, layout, encoder_folder):
             start = end
 
 
+def test_many_short_pieces_read_as_one(llama, encoder_folder):
+    model, memory = make_model(llama, encoder_folder).eval(), TextMemory()
+    with torch.no_grad():
+        for end in range(1, 25):  # more than are kept apart
+            read = step(model, memory, TOKENS[:, end - 1 : end])
+            torch.testing.assert_close(read, whole(model, TOKENS[:, :end]), atol=1e-4, rtol=1e-4)
+    assert len(memory.pieces) < 24
+
+
 def test_where_a_window_ends_the_text_is_read_anew(encoder_folder):
     model = make_model(windowed(MistralConfig), encoder_folder).eval()
     memory = TextMemory()
