@@ -105,7 +105,7 @@ def can_share(lm: PreTrainedModel, num_tokens: int) -> bool:
         RuntimeError: if the memory does not suffice to try it.
     """
     backbone = backbone_of(lm)
-    if not _has_room(lm, num_tokens):
+    if not has_room(lm, num_tokens):
         return False
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return False
@@ -122,7 +122,7 @@ def tried_with(lm: PreTrainedModel) -> tuple[object, ...] | None:
     Raises:
         RuntimeError: if the memory does not suffice to try it.
     """
-    if not _has_room(lm, num_tokens=1):
+    if not has_room(lm, num_tokens=1):
         return None
     kernels = kernels_of(lm)
     known = _OBEYS.get(lm)
@@ -133,7 +133,8 @@ def tried_with(lm: PreTrainedModel) -> tuple[object, ...] | None:
     return kernels if known[1] else None
 
 
-def _has_room(lm: PreTrainedModel, num_tokens: int) -> bool:
+def has_room(lm: PreTrainedModel, num_tokens: int) -> bool:
+    """Tells whether neither windows nor lengths that a model knows end before so many tokens."""
     config = lm.config.get_text_config(decoder=True)
     backbone = backbone_of(lm)
     looks_up_ids = getattr(config, "hidden_size_per_layer_input", None)  # Gemma 3n and 4

@@ -12,6 +12,7 @@ around a user can reach the user's states; likewise ``[text][prefix][suffix][pad
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PAD_FIRST, PREFIX, TEXT, PREFIX_BEHIND, SUFFIX, PAD_LAST = range(6)
@@ -31,6 +32,17 @@ class JoinedTokens(NamedTuple):
         tokens, is_real, is_text = (values[rows, :width] for values in self[:3])
         return JoinedTokens(
             tokens, is_real, is_text, self.text_positions[rows], self.suffix_positions[rows]
+        )
+
+    def padded_to(self, width: int) -> "JoinedTokens":
+        """Puts pads behind everything, up to a width."""
+        more = width - self.is_real.size(1)
+        if not more:
+            return self
+        return self._replace(
+            inputs_embeds=F.pad(self.inputs_embeds, (0, 0, 0, more)),
+            is_real=F.pad(self.is_real, (0, more)),
+            is_text=F.pad(self.is_text, (0, more)),
         )
 
 

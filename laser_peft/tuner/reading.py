@@ -25,6 +25,7 @@ from .base_model import (
 )
 from .beginnings import can_share, read_beginnings
 from .config import BiTuningConfig
+from .few_lengths import rounded_up
 from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
 from .text_memory import TextMemory, can_remember, states_after, tokens_at_once
@@ -121,6 +122,7 @@ def user_states(
     texts = texts.one_each(lm)
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
+    joined = joined.padded_to(rounded_up(lm, joined.inputs_embeds))
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
 
     def read_all(joined: JoinedTokens, extra: dict[str, Tensor]) -> Tensor:

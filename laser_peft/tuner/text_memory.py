@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .base_model import backbone_of
+from .few_lengths import rounded_up
 from .joining import read
 from .trimming import only_at
 
@@ -145,13 +147,14 @@ def states_after(
         max=text.size(1) - 1
     )
     own = torch.cat([read(text, places), tokens.to(text)], 1)
-    cache = _joined(memories, known)
     length = own.size(1)
+    own = F.pad(own, (0, 0, 0, rounded_up(lm, own, num_known=most_known) - length))
+    cache = _joined(memories, known)
     wanted = torch.arange(length - num_read, length, device=text.device).expand(len(own), -1)
     ragged = {}
     if len(set(known)) > 1 or len(set(new)) > 1:  # without pads no mask is needed
         ragged = _among_pads(
-            starts, torch.tensor(lengths, device=text.device), own, most_new, most_known
+            starts, torch.tensor(lengths, device=text.device), own, most_new, most_known, length
         )
     with only_at(lm, wanted, is_masked=bool(ragged)):
         output = backbone_of(lm)(
@@ -250,27 +253,29 @@ def _as_one(pieces: Sequence[Piece], num_read: int) -> Piece:
 
 
 def _among_pads(
-    known: Tensor, lengths: Tensor, own: Tensor, most_new: int, most_known: int
+    known: Tensor, lengths: Tensor, own: Tensor, most_new: int, most_known: int, length: int
 ) -> dict[str, Tensor]:
     """Says where tokens stand, and that none sees a pad.
 
     Args:
         known: ``(B,)`` int64, how many tokens are remembered.
         lengths: ``(B,)`` int64, of the texts.
-        own: ``(B, t + V, D)`` float, new tokens with pads behind them, and virtual ones.
+        own: ``(B, X, D)`` float, new tokens with pads behind them, virtual ones, and maybe pads.
         most_new: t.
         most_known: C.
+        length: t + V.
 
     Returns:
-        ``position_ids (B, t + V)`` int64 and ``attention_mask (B, 1, t + V, C + t + V)``, 0 where
-        a token may look and the lowest number elsewhere.
+        ``position_ids (B, X)`` int64 and ``attention_mask (B, 1, X, C + X)``, 0 where a token may
+        look and the lowest number elsewhere.
     """
     num_users, num_own, _ = own.shape
     steps = torch.arange(num_own, device=own.device)
     new = (lengths - known)[:, None]
     is_virtual = steps >= most_new
     # A pad stands where the text ends: some models look positions up, or turn all by the last.
-    places = torch.where(is_virtual, new + steps - most_new, steps.minimum((new - 1).clamp(min=0)))
+    virtual = new + steps.clamp(max=length - 1) - most_new
+    places = torch.where(is_virtual, virtual, steps.minimum((new - 1).clamp(min=0)))
     positions = known[:, None] + places
     is_real = is_virtual | (steps < new)  # (B, t + V)
     causal = torch.ones(num_own, num_own, dtype=torch.bool, device=own.device).tril()

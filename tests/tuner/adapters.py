@@ -5,6 +5,7 @@ from conftest import NUM_ITEMS, VOCABULARY
 from peft import get_peft_model
 
 from laser_peft import BiTuningConfig
+from laser_peft.tuner.base_model import backbone_of
 
 B, T, L, R = 3, 7, 5, 16
 
@@ -43,3 +44,15 @@ def padded(batch, side, width=3):
         parts = [junk, values] if side == "left" else [values, junk]
         out[name] = torch.cat(parts, 1)
     return out
+
+
+def shapes_read(lm, call):
+    """What a call returns, and the rows and tokens of each call of the backbone within."""
+    seen = []
+    hook = backbone_of(lm).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
+    )
+    result = call()
+    hook.remove()
+    return result, seen

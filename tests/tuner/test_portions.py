@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from adapters import T, make_batch, make_model
+from adapters import T, make_batch, make_model, shapes_read
 from conftest import make_lm
 
 from laser_peft.portions import portions
 from laser_peft.tuner import reading
-from laser_peft.tuner.base_model import backbone_of
 
 MOST = 30  # tokens of a portion: two users of 7 + 6, or more of shorter texts
 
@@ -21,17 +20,6 @@ def ragged_batch():
     batch["attention_mask"][0] = 1
     batch["attention_mask"][1:, -1] = 0
     return batch
-
-
-def shapes_read(lm, call):
-    seen = []
-    hook = backbone_of(lm).register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["inputs_embeds"].shape[:2])),
-        with_kwargs=True,
-    )
-    result = call()
-    hook.remove()
-    return result, seen
 
 
 @pytest.mark.parametrize("fields", [{}, {"layout": "prefix_first"}, {"suffix_reading": "mean"}])
