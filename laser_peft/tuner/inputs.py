@@ -3,7 +3,7 @@
 Axes: B texts, T text tokens, E tokens of an ending, n users, N items in the catalogue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +75,7 @@ class RecommendationInputs(NamedTuple):
                 f"a recommendation does not take the arguments {unknown}; it takes "
                 f"{', '.join(known)} and return_user_vectors"
             )
+        _check_tensors(arguments, ("attention_mask",))  # the LM's own may be of another kind
         inputs = cls(**{name: arguments[name] for name in known if name in arguments})._remembered()
         for name in INDICES:
             values = getattr(inputs, name)
@@ -129,13 +130,14 @@ class RecommendationInputs(NamedTuple):
             return []
         if isinstance(one_or_many, TextMemory):
             return [one_or_many]
-        is_list = isinstance(one_or_many, list | tuple)
-        if not is_list or not all(isinstance(one, TextMemory) for one in one_or_many):
-            raise TypeError(
-                "text_memory must be a TextMemory of one user or a list of them, one a user, got "
-                f"{type(one_or_many).__name__}"
-            )
-        return list(one_or_many)
+        given = one_or_many if isinstance(one_or_many, list | tuple) else [one_or_many]
+        for one in given:
+            if not isinstance(one, TextMemory):
+                raise TypeError(
+                    "text_memory must be a TextMemory of one user or a list of them, one a user, "
+                    f"got {type(one).__name__}"
+                )
+        return list(given)
 
     @property
     def beginnings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -149,9 +151,7 @@ def wants_recommendation(arguments: dict[str, Any]) -> bool:
     Raises:
         ValueError: if an argument is no tensor, or labels of items are given to plain use.
     """
-    for name in TENSORS:
-        if name in arguments and not isinstance(arguments[name], Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, got {type(arguments[name]).__name__}")
+    _check_tensors(arguments, TENSORS)
     labels, asked = arguments.get("labels"), arguments.get("return_user_vectors")
     has_item_labels = labels is not None and labels.ndim == 1
     if asked is False and has_item_labels:
@@ -169,6 +169,12 @@ def wants_recommendation(arguments: dict[str, Any]) -> bool:
     ):
         return True
     return labels is None and any(name in arguments for name in HISTORY_ARGUMENTS)
+
+
+def _check_tensors(arguments: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if name in arguments and not isinstance(arguments[name], Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(arguments[name]).__name__}")
 
 
 def _check_beginnings(inputs: RecommendationInputs, text: Tensor | None) -> None:

@@ -6,6 +6,7 @@ tokens, S suffix tokens, D width of the LM's embeddings, H width of its last hid
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laser_peft.masking import mean_over_real
-from laser_peft.portions import TOKENS_IN_CACHES, portions
+from laser_peft.portions import TOKENS_IN_CACHES, cheapest_parts, portions
 
 from .base_model import (
     check_length,
@@ -30,6 +31,9 @@ from .joining import JoinedTokens, join, pack, read
 from .layer import ActiveAdapter
 from .text_memory import TextMemory, can_remember, states_after, tokens_at_once
 from .trimming import only_at
+
+# What a call costs beside its tokens, on a processor and with a small language model.
+USERS_OF_A_CALL = 40
 
 
 class UserTexts(NamedTuple):
@@ -152,9 +156,12 @@ def _goes_in_portions(lm: PreTrainedModel, joined: JoinedTokens) -> bool:
         return False
     tokens = joined.inputs_embeds
     is_large = len(tokens) > 1 and joined.is_real.numel() > TOKENS_IN_CACHES
-    # Where processes hold shards of the weights, all have to make equally many calls.
-    weight = lm.get_input_embeddings().weight
-    return is_large and tokens.device.type == "cpu" and not hasattr(weight, "device_mesh")
+    return is_large and tokens.device.type == "cpu" and not _is_sharded(lm)
+
+
+def _is_sharded(lm: PreTrainedModel) -> bool:
+    """Tells whether processes hold shards of the weights, and so make equally many calls."""
+    return hasattr(lm.get_input_embeddings().weight, "device_mesh")
 
 
 def shares_texts(
@@ -194,8 +201,39 @@ def _after_shared_texts(
     if memories:
         return states_after(lm, memories, text, lengths.tolist(), behind, num_read=len(suffix))
     packed = pack(text, texts.is_real).inputs_embeds
-    num_read = len(suffix)
-    return read_beginnings(lm, packed, rows, lengths, behind, num_read=num_read, one_each=one_each)
+    read_behind = partial(read_beginnings, lm, num_read=len(suffix))
+    if one_each or text.device.type != "cpu" or _is_sharded(lm):
+        return read_behind(packed, rows, lengths, behind, one_each=one_each)
+    return _in_parts(read_behind, packed, rows, lengths, behind)
+
+
+def _in_parts(
+    read_behind: Callable[..., Tensor], text: Tensor, rows: Tensor, lengths: Tensor, tokens: Tensor
+) -> Tensor:
+    """Reads texts with like many users together, for those of a text are padded to the most.
+
+    Args:
+        read_behind: reads the other arguments, as ``read_beginnings`` takes them.
+        text: ``(B, T, D)`` float.
+        rows: ``(n,)`` int64, the text of each user.
+        lengths: ``(n,)`` int64.
+        tokens: ``(n, V, D)`` float.
+
+    Returns:
+        ``(n, S, H)`` float states.
+    """
+    counts = rows.bincount(minlength=len(text)).tolist()
+    order: list[Tensor] = []
+    states: list[Tensor] = []
+    for part in cheapest_parts(counts, USERS_OF_A_CALL):
+        place = rows.new_full((len(text),), -1)  # of each text in this part
+        place[part] = torch.arange(len(part))
+        users = (place[rows] >= 0).nonzero()[:, 0]
+        if len(users):
+            own = text[part, : max(int(lengths[users].max()), 1)]
+            states.append(read_behind(own, place[rows[users]], lengths[users], tokens[users]))
+            order.append(users)
+    return torch.cat(states)[torch.cat(order).argsort()]
 
 
 def _suffix(lm: PreTrainedModel, active: ActiveAdapter, text: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def test_gradients_are_those_of_the_whole(llama, encoder_folder):
         ({}, "text_memory is empty"),
         ({"input_ids": TOKENS.expand(2, -1), "text_memory": [TextMemory()] * 2}, "for several"),
         ({"input_ids": TOKENS, "text_memory": []}, "at least one"),
-        ({"input_ids": TOKENS, "text_memory": [None]}, "a list of them, one a user, got"),
+        ({"input_ids": TOKENS, "text_memory": [None]}, "a list of them, one a user, got NoneType"),
     ],
 )
 def test_what_it_has_no_room_for_is_refused(llama, encoder_folder, arguments, message):

@@ -490,6 +490,8 @@ def test_histories_of_another_shape_are_refused(llama, encoder_folder):
         model(**batch | {"history": torch.ones(B, L)})
     with pytest.raises(ValueError, match="history must be a torch.Tensor, got list"):
         model(**batch | {"history": [[1, 2]]})
+    with pytest.raises(ValueError, match="attention_mask must be a torch.Tensor, got list"):
+        model(**batch | {"attention_mask": [[1, 0]]})
     with pytest.raises(ValueError, match="are item ids and return_user_vectors=False asks for"):
         model(**batch, labels=torch.tensor([1, 2, 3]), return_user_vectors=False)
     with pytest.raises(ValueError, match=r"for the loss of the text set return_user_vectors=False"):
