@@ -120,7 +120,7 @@ class BiTuningConfig(PeftConfig):
     """
 
     layout: str = "prefix_first"
-    num_prefix_tokens: int = 16
+    num_prefix_tokens: int = 8
     num_suffix_tokens: int = 1
     prefix_source: str = "m_former"
     m_former_hidden_size: int | None = None

@@ -85,7 +85,7 @@ def test_it_tells_the_run(recommender, tmp_path):
     assert "| protocol | metric | sasrec | laser | difference (95 % interval) |" in card.text
     assert "| masked | hr\\@10 | 0.2500 | 0.2700 | +0.0200 (-0.0100 .. +0.0300) |" in card.text
     assert "| unmasked | hr\\@10 | 0.1250 | 0.1450 |" in card.text
-    assert '"num_prefix_tokens": 16' in card.text
+    assert '"num_prefix_tokens": 8' in card.text
     assert "23 items. The first:" in card.text
 
 
