@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from .beginnings import has_room
 
 MULTIPLE = 16  # of tokens: what is read more is half of it, and of 512 lengths 32 are left
+FIRST_POSITION = 2
 
 
 def rounded_up(lm: PreTrainedModel, tokens: Tensor, *, num_known: int = 0) -> int:
@@ -29,9 +30,17 @@ def rounded_up(lm: PreTrainedModel, tokens: Tensor, *, num_known: int = 0) -> in
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not makes_kernels(tokens):
         return length
     total = num_known + rounded
-    longest = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    has_positions = not longest or total <= longest or longest < 0
-    return rounded if has_positions and has_room(lm, total) else length
+    return rounded if _room_of(lm, total) >= total and has_room(lm, total) else length
+
+
+def _room_of(lm: PreTrainedModel, num_tokens: int) -> int:
+    """Counts the tokens that can be read behind everything without a trace."""
+    config = lm.config.get_text_config(decoder=True)
+    longest = getattr(config, "max_position_embeddings", None) or -1
+    # Some count positions from 2 on, so the last ones are not taken.
+    room = longest - FIRST_POSITION if longest > 0 else num_tokens
+    # Without a mask, attention to the best few tokens may choose one that comes later.
+    return min(room, getattr(config, "index_topk", None) or num_tokens)
 
 
 def makes_kernels(tokens: Tensor) -> bool:

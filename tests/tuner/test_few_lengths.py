@@ -65,13 +65,23 @@ def test_a_text_is_remembered_as_it_is_read(family, encoder_folder, always):
             )
 
 
-def test_positions_that_a_model_lacks_are_not_taken(encoder_folder, always):
+@pytest.mark.parametrize(
+    ("field", "room", "width"),
+    [
+        ("max_position_embeddings", T + 6, T + 6),
+        ("max_position_embeddings", 17, T + 6),  # some lose two to the first positions
+        ("max_position_embeddings", 18, 16),
+        ("index_topk", 15, T + 6),
+        ("index_topk", 16, 16),
+    ],
+)
+@torch.no_grad()
+def test_where_a_pad_would_show_there_is_none(encoder_folder, always, field, room, width):
     lm = make_lm("gpt2")
-    lm.config.max_position_embeddings = T + 6
+    setattr(lm.config, field, room)
     model, batch = make_model(lm, encoder_folder), make_batch()
-    with torch.no_grad():
-        _, widths = widths_read(lm, lambda: model(**batch, return_user_vectors=True))
-    assert set(widths) == {T + 6}
+    _, widths = widths_read(lm, lambda: model(**batch, return_user_vectors=True))
+    assert set(widths) == {width}
 
 
 def test_what_learns_is_read_as_it_is(encoder_folder, always):
