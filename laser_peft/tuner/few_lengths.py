@@ -1,7 +1,8 @@
 """Reads with few numbers of tokens, for a processor makes its kernels anew for each.
 
-In half precision, where that takes as long as reading a hundred tokens does. Pads stand after
-everything that is read, so they change nothing.
+In half precision, where that takes as long as reading a hundred tokens does: small batches of users
+and what goes on behind a text memory are padded. Pads stand after everything that is read, so they
+change nothing.
 """
 
 import torch
@@ -12,6 +13,7 @@ from .beginnings import has_room
 
 MULTIPLE = 16  # of tokens: what is read more is half of it, and of 512 lengths 32 are left
 FIRST_POSITION = 2
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 
 
 def rounded_up(lm: PreTrainedModel, tokens: Tensor, *, num_known: int = 0) -> int:
@@ -36,9 +38,10 @@ def rounded_up(lm: PreTrainedModel, tokens: Tensor, *, num_known: int = 0) -> in
 def _room_of(lm: PreTrainedModel, num_tokens: int) -> int:
     """Counts the tokens that can be read behind everything without a trace."""
     config = lm.config.get_text_config(decoder=True)
-    longest = getattr(config, "max_position_embeddings", None) or -1
+    lengths = [getattr(config, name, None) or 0 for name in POSITIONS]
+    longest = min((length for length in lengths if length > 0), default=None)
     # Some count positions from 2 on, so the last ones are not taken.
-    room = longest - FIRST_POSITION if longest > 0 else num_tokens
+    room = num_tokens if longest is None else longest - FIRST_POSITION
     # Without a mask, attention to the best few tokens may choose one that comes later.
     return min(room, getattr(config, "index_topk", None) or num_tokens)
 

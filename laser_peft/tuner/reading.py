@@ -126,7 +126,9 @@ def user_states(
     texts = texts.one_each(lm)
     text_first = active.config.layout == "text_first"
     joined = join(prefix, texts.embedded, suffix, texts.is_real, text_first=text_first)
-    joined = joined.padded_to(rounded_up(lm, joined.inputs_embeds))
+    in_portions = _goes_in_portions(lm, joined)
+    if not in_portions:
+        joined = joined.padded_to(rounded_up(lm, joined.inputs_embeds))
     extra = inputs_beside_embeddings(lm, texts.ids, joined)
 
     def read_all(joined: JoinedTokens, extra: dict[str, Tensor]) -> Tensor:
@@ -137,7 +139,7 @@ def user_states(
             return mean_over_real(hidden, joined.is_text.to(hidden.device)).unsqueeze(1)
         return read(hidden, joined.suffix_positions)
 
-    if not _goes_in_portions(lm, joined):
+    if not in_portions:
         return read_all(joined, extra)
     lengths = joined.is_real.sum(1).tolist()
     order: list[int] = []

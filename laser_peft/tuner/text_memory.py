@@ -148,7 +148,8 @@ def states_after(
     )
     own = torch.cat([read(text, places), tokens.to(text)], 1)
     length = own.size(1)
-    own = F.pad(own, (0, 0, 0, rounded_up(lm, own, num_known=most_known) - length))
+    if more := rounded_up(lm, own, num_known=most_known) - length:
+        own = F.pad(own, (0, 0, 0, more))
     cache = _joined(memories, known)
     wanted = torch.arange(length - num_read, length, device=text.device).expand(len(own), -1)
     ragged = {}

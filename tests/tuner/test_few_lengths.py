@@ -71,6 +71,7 @@ def test_a_text_is_remembered_as_it_is_read(family, encoder_folder, always):
         ("max_position_embeddings", T + 6, T + 6),
         ("max_position_embeddings", 17, T + 6),  # some lose two to the first positions
         ("max_position_embeddings", 18, 16),
+        ("max_seq_len", 15, T + 6),
         ("index_topk", 15, T + 6),
         ("index_topk", 16, 16),
     ],
@@ -89,6 +90,24 @@ def test_what_learns_is_read_as_it_is(encoder_folder, always):
     model = make_model(lm, encoder_folder, layout="prefix_first")
     _, widths = widths_read(lm, lambda: model(**make_batch(), return_user_vectors=True))
     assert widths[-1] == T + 6
+
+
+@torch.no_grad()
+def test_autocast_is_half_precision_too(encoder_folder):
+    lm = make_lm("llama")
+    model, batch = make_model(lm, encoder_folder), make_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, widths = widths_read(lm, lambda: model(**batch, return_user_vectors=True))
+    assert widths[-1] == 16
+
+
+@torch.no_grad()
+def test_lengths_that_switch_are_not_passed(encoder_folder, always, monkeypatch):
+    lm, asked = make_lm("llama"), []
+    monkeypatch.setattr(few_lengths, "has_room", lambda _, num_tokens: asked.append(num_tokens))
+    model, batch = make_model(lm, encoder_folder), make_batch()
+    _, widths = widths_read(lm, lambda: model(**batch, return_user_vectors=True))
+    assert (asked, widths[-1]) == ([16], T + 6)
 
 
 @pytest.mark.parametrize(("dtype", "width"), [(torch.float32, T + 6), (torch.bfloat16, 16)])

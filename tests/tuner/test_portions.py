@@ -81,9 +81,14 @@ def test_users_of_texts_are_those_of_one_batch(lm, encoder_folder, monkeypatch, 
         in_parts, more = read(0)
     for own, expected in zip(in_parts, whole, strict=True):
         torch.testing.assert_close(own, expected, atol=2e-4, rtol=1e-4)
-    if model.can_share_texts(T, 6):
-        assert shapes[-1] == (5, 6 * 6)
-        assert more[-7::2] == [(1, users * 6) for users in (6, 5, 2, 1)]  # each after its text
+    assert model.can_share_texts(T, 6)
+    assert shapes[-1] == (5, 6 * 6)
+    assert more[-7::2] == [(1, users * 6) for users in (6, 5, 2, 1)]  # each after its text
+    longest = [int(batch["text_lengths"][rows == text].max()) for text in (1, 4, 3, 0)]
+    assert [width for _, width in more[-8::2]] == [max(length, 1) for length in longest]
+    monkeypatch.setattr(reading, "_is_sharded", lambda _: True)
+    with torch.set_grad_enabled(grad):
+        assert read(0)[1][-1] == (5, 6 * 6)  # as many calls as other processes make
 
 
 def test_parts_cost_least_together():
