@@ -128,8 +128,6 @@ class RecommendationInputs(NamedTuple):
         one_or_many = self.text_memory
         if one_or_many is None:
             return []
-        if isinstance(one_or_many, TextMemory):
-            return [one_or_many]
         given = one_or_many if isinstance(one_or_many, list | tuple) else [one_or_many]
         for one in given:
             if not isinstance(one, TextMemory):

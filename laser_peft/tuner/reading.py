@@ -225,9 +225,12 @@ def _in_parts(
         ``(n, S, H)`` float states.
     """
     counts = rows.bincount(minlength=len(text)).tolist()
+    parts = cheapest_parts(counts, USERS_OF_A_CALL)
+    if len(parts) == 1:
+        return read_behind(text, rows, lengths, tokens)
     order: list[Tensor] = []
     states: list[Tensor] = []
-    for part in cheapest_parts(counts, USERS_OF_A_CALL):
+    for part in parts:
         place = rows.new_full((len(text),), -1)  # of each text in this part
         place[part] = torch.arange(len(part))
         users = (place[rows] >= 0).nonzero()[:, 0]
